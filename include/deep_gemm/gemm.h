@@ -1,0 +1,123 @@
+// FP8 matrix multiplication with fine-grained scales, and the quantisation that feeds it.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <deep_gemm/config.h>
+#include <deep_gemm/context.h>
+#include <deep_gemm/error.h>
+#include <deep_gemm/tensor.h>
+
+namespace deep_gemm {
+
+struct GemmOptions {
+  Stream stream{};                     ///< the call is enqueued here and never synchronises
+  std::optional<TensorView> c{};       ///< D's dtype and shape: D = C + A·Bᵀ, rounded once; may be D itself
+  int num_sms = 0;                     ///< CTAs run on at most this many SMs; 0: all
+  bool programmatic_launch = false;    ///< programmatic dependent launch: may start before the stream's previous kernel ends
+  std::optional<GemmConfig> config{};  ///< run this kernel instead of the one the plan chooses; must be legal for the call
+};
+
+/// D = A · Bᵀ (+ C), with A[i, j] = a[i, j] · scale_a[i, j / 128] and B[i, j] = b[i, j] · scale_b[i / 128, j / 128].
+///
+/// - `a.data` [m, k], `b.data` [n, k]: e4m3, K-major (stride 1 along k); base address and row pitch multiples of 16 bytes on
+///   CUDA. The memory between a row's end and the pitch is never read as a value.
+/// - `a.scale` [m, ceil(k/128)] FP32, any strides; MN-major with a column pitch that is a multiple of 16 bytes is used as it
+///   is, any other layout is first transposed into stream-ordered scratch memory. `b.scale` [ceil(n/128), ceil(k/128)]
+///   FP32, any strides. Either may be left out: unit scales.
+/// - `d` [m, n]: bf16 or f32, stride 1 along n, any row pitch ≥ n. Must not overlap A, B or the scales.
+///
+/// Any m, n, k ≥ 0. m or n = 0: nothing happens. k = 0: D = C, or 0. The stride of a dimension of size 1 is ignored.
+/// All tensors lie on the context's device; CPU tensors are computed at once on all cores, CUDA calls are enqueued on
+/// `options.stream` and are safe under graph capture once their kernel is compiled (a warm call before the capture).
+/// Products are summed over 128 of k in the tensor core's precision and across those blocks in FP32 (DeepSeek-V3 report,
+/// arXiv 2412.19437, section 3.3.2). The same inputs give the same bits on every run.
+/// Throws Error{invalid_argument} before anything is launched or written.
+void fp8_gemm_nt(Context& context, const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d,
+                 const GemmOptions& options = {});
+
+struct QuantizeOptions {
+  Stream stream{};
+  bool power_of_two_scales = false;  ///< round scales up to powers of two
+};
+
+/// Quantises `x` [rows, cols] (bf16, f16 or f32; stride 1 along cols) to e4m3 with one scale for 128 columns of one row:
+/// scale = max(|block|, 1e-4) / 448 (rounded up to a power of two on request), out = round-to-nearest-even(x / scale),
+/// saturated at ±448; NaN stays NaN, an infinity makes its block's scale infinite. `out.data` [rows, cols] e4m3 with
+/// stride 1 along cols; `out.scale` [rows, ceil(cols/128)] FP32, any strides. Enqueued on the stream on CUDA.
+void quantize_1x128(Context& context, const TensorView& x, const Fp8Tensor& out, const QuantizeOptions& options = {});
+
+/// The same with one scale for each block of 128 rows and 128 columns: `out.scale` [ceil(rows/128), ceil(cols/128)].
+void quantize_128x128(Context& context, const TensorView& x, const Fp8Tensor& out, const QuantizeOptions& options = {});
+
+/// Columns between two k-blocks of an MN-major scale tensor of `mn` rows so that TMA can read it: mn rounded up to 4.
+constexpr int64_t tma_aligned_rows(int64_t mn) { return (mn + 3) / 4 * 4; }
+
+/// Copies FP32 scales [mn, blocks] of any strides into `out`, [mn, blocks] with strides [1, pitch],
+/// pitch ≥ tma_aligned_rows(mn) and a multiple of 4: the layout that fp8_gemm_nt takes for A without transposing.
+void to_mn_major_aligned(Context& context, const TensorView& scale, const TensorView& out, Stream stream = {});
+
+/// What the plan knows of a GPU.
+struct DeviceInfo {
+  std::string name;
+  int num_sms = 0;
+  int smem_bytes = 0;           ///< shared memory a block may use (opt-in)
+  int64_t l2_bytes = 0;
+  double clock_ghz = 0;         ///< SM clock under load
+  double hbm_gbytes_per_s = 0;  ///< read bandwidth, measured or from the data sheet
+  int max_clusters_of_2 = 0;    ///< clusters of two CTAs that fit at once
+
+  static DeviceInfo h100();
+  static DeviceInfo h200();
+  static DeviceInfo h800();
+  bool operator==(const DeviceInfo&) const = default;
+};
+
+/// All that the choice of a kernel depends on.
+struct Problem {
+  int64_t m = 0, n = 0, k = 0;
+  DType d_type = DType::bf16;
+  bool scaled_a = true, scaled_b = true;
+  bool accumulate = false;
+  int num_sms = 0;  ///< 0: all
+  bool operator==(const Problem&) const = default;
+};
+
+struct PlanCandidate {
+  GemmConfig config;
+  double estimate_us = 0;
+};
+
+/// A kernel, how to launch it, and why it was chosen.
+struct GemmPlan {
+  GemmConfig config;
+  int grid = 0;                  ///< CTAs
+  int block_threads = 0;
+  int smem_bytes = 0;
+  int raster_tiles = 0;          ///< tiles along n that are walked down m together, for L2
+  double estimate_us = 0;
+  std::string reason;            ///< one line for people
+  std::vector<PlanCandidate> runners_up;  ///< best first
+};
+
+/// Chooses a kernel. Pure: the same arguments give the same plan, no GPU is needed, nothing is timed.
+/// Throws Error{invalid_argument} where no kernel is legal (also: `options.config` is not).
+GemmPlan plan(const Problem& problem, const DeviceInfo& device, const std::optional<GemmConfig>& config = {});
+
+/// The kernels that the plan uses for n, k and the rest of `problem` over all m: at most 8.
+std::vector<GemmConfig> kernels_for(const Problem& problem, const DeviceInfo& device);
+
+/// Compiles `config` into the context's disk cache without needing a GPU or loading anything.
+struct CompileReport {
+  std::string name;       ///< the kernel's entry, as profilers show it
+  std::string compiler;   ///< for example "NVRTC 13.0"
+  bool cached = false;    ///< it was in the cache already; the figures below are then those of its compilation
+  double seconds = 0;
+  int registers = 0;
+  int spill_bytes = 0;
+};
+CompileReport compile(Context& context, const GemmConfig& config);
+
+}  // namespace deep_gemm

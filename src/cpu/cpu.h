@@ -1,0 +1,16 @@
+// The CPU backend: the same calls on CPU tensors. Arguments have been checked by the caller.
+#pragma once
+
+#include <deep_gemm/gemm.h>
+
+namespace deep_gemm::cpu {
+
+/// D = A·Bᵀ (+ C): products summed over 128 of k, those sums scaled and added in FP32, as the GPU kernel does.
+void fp8_gemm_nt(const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d, const GemmOptions& options);
+
+/// `rows_per_scale` is 1 or 128.
+void quantize(const TensorView& x, const Fp8Tensor& out, int rows_per_scale, bool power_of_two_scales);
+
+void copy_scales(const TensorView& scale, const TensorView& out);
+
+}  // namespace deep_gemm::cpu

@@ -1,0 +1,43 @@
+// The independent judge of a product: every element of D against a double-precision reference and a bound of its own.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include <deep_gemm/gemm.h>
+
+namespace deep_gemm::verify {
+
+struct Mismatch {
+  int64_t row = 0, col = 0;
+  double got = 0, expected = 0, bound = 0;
+};
+
+struct Report {
+  int64_t elements = 0;
+  int64_t mismatches = 0;
+  double worst_ratio = 0;       ///< max of |got - expected| / bound; above 1 is a mismatch
+  double global_score = 0;      ///< 1 - 2<x,y> / (<x,x> + <y,y>), the measure the field reports; finite elements only
+  std::vector<Mismatch> first;  ///< the first ones in row-major order, at most 16
+};
+
+/// Compares `d` with (C +) A·Bᵀ, all on the context's device; waits for the stream. An element is wrong when it differs
+/// from the exact value by more than
+///   2^-11 · Σ_blocks |sa·sb| · Σ_block |a·b|  +  FP32 rounding of the sum over blocks  +  half a unit in D's last place
+/// (the first term: tensor cores keep 13 to 14 bits inside a 128-wide block), or when one is NaN or infinite and the
+/// other is not the same. `c`, if given, must be a copy from before the call where D was accumulated in place.
+Report verify(Context& context, const Fp8Tensor& a, const Fp8Tensor& b, const std::optional<TensorView>& c,
+              const TensorView& d, Stream stream = {});
+
+/// How random operands look.
+struct RandomOptions {
+  uint64_t seed = 1;
+  double scale_spread = 4;  ///< scales are log-uniform over this many powers of two around 2^-7
+};
+/// Fills `t` with e4m3 values of a normal distribution (tails up to ±448) and positive FP32 scales, or, for a view of
+/// bf16, f16 or f32, with normal values. A value depends only on seed and index, so both backends make the same tensor.
+void fill_random(Context& context, const Fp8Tensor& t, const RandomOptions& options = {}, Stream stream = {});
+void fill_random(Context& context, const TensorView& t, const RandomOptions& options = {}, Stream stream = {});
+
+}  // namespace deep_gemm::verify
