@@ -15,6 +15,7 @@ void add_plan(CLI::App& app);
 void add_compile(CLI::App& app);
 void add_check(CLI::App& app);
 void add_run(CLI::App& app);
+void add_quantize(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_cache(CLI::App& app);
 

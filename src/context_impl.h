@@ -1,6 +1,7 @@
 // What a Context holds. Private to the library, the command line and the tests.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <shared_mutex>

@@ -1,0 +1,52 @@
+#include "options.h"
+
+#include "backend.h"
+
+namespace deep_gemm::cli {
+
+void ShapeOptions::add_to(CLI::App& app) {
+  const CLI::Range extent(int64_t{0}, kMaxExtent);
+  app.add_option("M", m, "Rows of A and D")->check(extent);
+  app.add_option("N", n, "Rows of B, columns of D")->check(extent);
+  app.add_option("K", k, "Columns of A and B")->check(extent);
+  app.add_option("--shapes", file, "CSV file with the columns m, n, k instead of M N K");
+}
+
+std::vector<Shape> ShapeOptions::shapes() const {
+  if (!file.empty() && m) throw CLI::ValidationError("M N K and --shapes exclude each other");
+  if (!file.empty()) return read_shapes(file);
+  if (!k) throw CLI::ValidationError("expected M N K or --shapes FILE");
+  return {{*m, *n, *k}};
+}
+
+void ProblemOptions::add_to(CLI::App& app) {
+  app.add_option("--d-type", d_type, "Type of D")->check(CLI::IsMember({"bf16", "f32"}))->capture_default_str();
+  app.add_flag("--accumulate", accumulate, "D = C + A*B^T instead of D = A*B^T");
+  app.add_flag("--unscaled-a", unscaled_a, "A without scales");
+  app.add_flag("--unscaled-b", unscaled_b, "B without scales");
+}
+
+Problem ProblemOptions::problem(const Shape& shape) const {
+  Problem p;
+  p.m = shape.m, p.n = shape.n, p.k = shape.k;
+  p.d_type = d_type == "f32" ? DType::f32 : DType::bf16;
+  p.scaled_a = !unscaled_a, p.scaled_b = !unscaled_b;
+  p.accumulate = accumulate;
+  return p;
+}
+
+void DeviceOptions::add_to(CLI::App& app) {
+  app.add_option("--device", name, "GPU to plan for; default: this machine's Hopper GPU, else h100")
+      ->check(CLI::IsMember({"h100", "h200", "h800"}));
+}
+
+DeviceInfo DeviceOptions::device() const {
+  if (name == "h200") return DeviceInfo::h200();
+  if (name == "h800") return DeviceInfo::h800();
+  if (name.empty() && has_hopper_gpu()) return cuda::device_properties(0).info;
+  return DeviceInfo::h100();
+}
+
+void add_json(CLI::App& app, bool& json) { app.add_flag("--json", json, "Print JSON for programs"); }
+
+}  // namespace deep_gemm::cli

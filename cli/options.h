@@ -1,0 +1,44 @@
+// Options that several commands share.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include <deep_gemm/gemm.h>
+
+#include "shapes.h"
+
+namespace deep_gemm::cli {
+
+/// M N K on the command line, or a shape file.
+struct ShapeOptions {
+  std::optional<int64_t> m, n, k;
+  std::string file;
+  void add_to(CLI::App& app);
+  /// Throws CLI::ValidationError where there is neither, or both.
+  std::vector<Shape> shapes() const;
+};
+
+/// All of a problem but its shape.
+struct ProblemOptions {
+  std::string d_type = "bf16";
+  bool accumulate = false, unscaled_a = false, unscaled_b = false;
+  void add_to(CLI::App& app);
+  Problem problem(const Shape& shape) const;
+};
+
+/// A GPU to plan for.
+struct DeviceOptions {
+  std::string name;
+  void add_to(CLI::App& app);
+  /// The named one; unnamed: the first of this machine where it is a Hopper GPU, else the H100.
+  DeviceInfo device() const;
+};
+
+/// Adds `--json`.
+void add_json(CLI::App& app, bool& json);
+
+}  // namespace deep_gemm::cli
