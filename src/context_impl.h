@@ -15,12 +15,13 @@
 
 namespace deep_gemm {
 
-/// A map that many threads read and few extend: `get` makes a missing value once, outside the lock of other keys' readers.
+/// A map that many threads read and few extend: `get` makes a missing value once, outside the lock of other keys'
+/// readers.
 template <class Key, class Value, class Hash>
 class OnceMap {
  public:
-  /// The value of `key`; `make()` is called where it is missing. Threads that miss together call it once; the others wait.
-  /// An exception from `make` leaves the key missing. References stay valid.
+  /// The value of `key`; `make()` is called where it is missing. Threads that miss together call it once; the others
+  /// wait. An exception from `make` leaves the key missing. References stay valid.
   template <class Make>
   const Value& get(const Key& key, Make&& make) {
     {
@@ -65,10 +66,12 @@ struct Context::Impl {
   Device device;
   ContextOptions options;
   std::unique_ptr<cuda::DeviceContext> cuda;  ///< null on the CPU
+  DeviceInfo plan_device;                     ///< what plans are made for; not used on the CPU
   jit::KernelStore store;
   OnceMap<Problem, GemmPlan, ProblemHash> plans;
   OnceMap<GemmConfig, cuda::Kernel, ConfigHash> gemm_kernels;
-  OnceMap<std::string, cuda::Kernel, std::hash<std::string>> other_kernels;  ///< layout, quantise, verify: by entry name
+  OnceMap<std::string, cuda::Kernel, std::hash<std::string>>
+      other_kernels;  ///< layout, quantise, verify: by entry name
 
   Impl(Device device, ContextOptions options);
   /// Compiles (or finds) and loads a kernel that has no config, such as those of device/deep_gemm/layout.

@@ -1,5 +1,5 @@
-// What changes a kernel's code, in one plain struct: the plan's result, the kernel's template value, the cache key, the log
-// line and the JSON. Host and device compile this file; it includes nothing.
+// What changes a kernel's code, in one plain struct: the plan's result, the kernel's template value, the cache key, the
+// log line and the JSON. Host and device compile this file; it includes nothing.
 #pragma once
 
 #ifdef __CUDACC__
@@ -19,21 +19,21 @@ enum class Multicast : int { none, a, b };
 
 /// A kernel of the dense GEMM family. m, n, k, strides, the SM count and the tile order are run-time values.
 struct GemmConfig {
-  DType d_type = DType::bf16;              ///< bf16 or f32
-  bool scaled_a = true;                    ///< A has 1×128 scales; otherwise they are 1
-  bool accumulate = false;                 ///< D = C + A·Bᵀ instead of D = A·Bᵀ
-  int tile_m = 128;                        ///< rows of D a CTA computes at a time: 64, 128 or 256
-  int tile_n = 128;                        ///< columns of D a CTA computes at a time: a multiple of 16
-  int stages = 4;                          ///< slots of the shared-memory pipeline, each 128 wide in k
-  int cluster = 1;                         ///< CTAs a cluster: 1 or 2
-  Multicast multicast = Multicast::none;   ///< none exactly when cluster is 1
-  int unroll = 1;                          ///< how often the loop over k is unrolled
+  DType d_type = DType::bf16;             ///< bf16 or f32
+  bool scaled_a = true;                   ///< A has 1×128 scales; otherwise they are 1
+  bool accumulate = false;                ///< D = C + A·Bᵀ instead of D = A·Bᵀ
+  int tile_m = 128;                       ///< rows of D a CTA computes at a time: 64, 128 or 256
+  int tile_n = 128;                       ///< columns of D a CTA computes at a time: a multiple of 16
+  int stages = 4;                         ///< slots of the shared-memory pipeline, each 128 wide in k
+  int cluster = 1;                        ///< CTAs a cluster: 1 or 2
+  Multicast multicast = Multicast::none;  ///< none exactly when cluster is 1
+  int unroll = 1;                         ///< how often the loop over k is unrolled
   bool operator==(const GemmConfig&) const = default;
 };
 
 /// Calls `f(name, field)` for every field, in order. Names are the ones of the JSON and of the generated source.
 template <class Config, class F>
-constexpr void fields(Config& config, F&& f) {
+DG_HD constexpr void fields(Config& config, F&& f) {
   f("d_type", config.d_type);
   f("scaled_a", config.scaled_a);
   f("accumulate", config.accumulate);

@@ -1,0 +1,49 @@
+// Barriers: mbarrier objects in shared memory, named barriers of a block, and the fences between proxies.
+#pragma once
+
+#include <deep_gemm/core/types.cuh>
+
+namespace deep_gemm::ptx {
+
+DG_DEVICE uint32_t smem_addr(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
+
+// mbarrier.init.shared::cta.b64 [addr], count;   PTX ISA 7.0, sm_80
+DG_DEVICE void mbarrier_init(uint64_t* bar, uint32_t count) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(smem_addr(bar)), "r"(count) : "memory");
+}
+// mbarrier.arrive.shared::cta.b64 _, [addr];   PTX ISA 7.0, sm_80
+DG_DEVICE void mbarrier_arrive(uint64_t* bar) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(smem_addr(bar)) : "memory");
+}
+// mapa.shared::cluster.u32 addr, [own], rank; mbarrier.arrive.release.cluster.shared::cluster.b64 _, [addr];   PTX
+// ISA 8.0, sm_90 Arrives on the barrier at the same place in the shared memory of CTA `rank` of the cluster.
+DG_DEVICE void mbarrier_arrive_cluster(uint64_t* bar, uint32_t rank) {
+  asm volatile(
+      "{\n.reg .b32 remote;\nmapa.shared::cluster.u32 remote, %0, %1;\n"
+      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n}" ::"r"(smem_addr(bar)),
+      "r"(rank)
+      : "memory");
+}
+// mbarrier.arrive.expect_tx.shared::cta.b64 _, [addr], bytes;   PTX ISA 8.0, sm_90
+DG_DEVICE void mbarrier_arrive_expect_tx(uint64_t* bar, uint32_t bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(smem_addr(bar)), "r"(bytes) : "memory");
+}
+// cp.async.mbarrier.arrive.noinc.shared::cta.b64 [addr];   PTX ISA 7.0, sm_80
+// Arrives once the calling thread's earlier cp.async have landed. `noinc`: the barrier's count includes this arrival.
+DG_DEVICE void mbarrier_arrive_after_cp_async(uint64_t* bar) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(smem_addr(bar)) : "memory");
+}
+// mbarrier.try_wait.parity.shared::cta.b64 p, [addr], parity;   PTX ISA 7.8, sm_90; spins until the phase completes
+DG_DEVICE void mbarrier_wait_parity(uint64_t* bar, uint32_t parity) {
+  asm volatile(
+      "{\n.reg .pred p;\nWAIT_%=:\nmbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@!p bra WAIT_%=;\n}" ::"r"(
+          smem_addr(bar)),
+      "r"(parity)
+      : "memory");
+}
+// fence.mbarrier_init.release.cluster;   PTX ISA 8.0, sm_90
+DG_DEVICE void fence_mbarrier_init() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+// fence.proxy.async.shared::cta;   PTX ISA 8.0, sm_90; ordinary shared-memory stores before, TMA reads after
+DG_DEVICE void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+}  // namespace deep_gemm::ptx

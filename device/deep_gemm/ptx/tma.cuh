@@ -1,0 +1,49 @@
+// Bulk copies through tensor maps, and the small asynchronous copies of sm_80.
+#pragma once
+
+#include <deep_gemm/ptx/mbarrier.cuh>
+
+namespace deep_gemm::ptx {
+
+// cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [dst], [map, {x, y}], [bar];   PTX
+// ISA 8.0, sm_90
+DG_DEVICE void tma_load_2d(void* dst, const TensorMap& map, uint64_t* bar, uint32_t x, uint32_t y) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(
+          smem_addr(dst)),
+      "l"(&map), "r"(smem_addr(bar)), "r"(x), "r"(y)
+      : "memory");
+}
+// … .mbarrier::complete_tx::bytes.multicast::cluster [dst], [map, {x, y}], [bar], mask;   PTX ISA 8.0, sm_90
+// Writes to the same place in each CTA of the cluster whose bit is set, and counts the bytes on each one's own barrier.
+DG_DEVICE void tma_load_2d_multicast(void* dst, const TensorMap& map, uint64_t* bar, uint32_t x, uint32_t y,
+                                     uint16_t mask) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+      "[%0], [%1, {%3, %4}], [%2], %5;" ::"r"(smem_addr(dst)),
+      "l"(&map), "r"(smem_addr(bar)), "r"(x), "r"(y), "h"(mask)
+      : "memory");
+}
+// cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [map, {x, y}], [src];   PTX ISA 8.0, sm_90
+DG_DEVICE void tma_store_2d(const TensorMap& map, const void* src, uint32_t x, uint32_t y) {
+  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(&map),
+               "r"(smem_addr(src)), "r"(x), "r"(y)
+               : "memory");
+}
+// cp.async.bulk.commit_group;   PTX ISA 8.0, sm_90
+DG_DEVICE void tma_store_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+// cp.async.bulk.wait_group.read n;   PTX ISA 8.0, sm_90; all but the newest n groups have read their shared memory
+template <int kPending>
+DG_DEVICE void tma_store_wait_read() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
+}
+// prefetch.tensormap [map];   PTX ISA 8.0, sm_90
+DG_DEVICE void prefetch_tensormap(const TensorMap& map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
+}
+// cp.async.ca.shared.global [dst], [src], 4;   PTX ISA 7.0, sm_80
+DG_DEVICE void cp_async_4(void* dst, const void* src) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(smem_addr(dst)), "l"(src) : "memory");
+}
+
+}  // namespace deep_gemm::ptx

@@ -1,0 +1,57 @@
+#include "context_impl.h"
+
+#include <cstring>
+
+namespace deep_gemm {
+
+namespace {
+
+class Fnv1a {
+ public:
+  template <class T>
+  void add(const T& value) {
+    static_assert(std::is_trivially_copyable_v<T>);
+    unsigned char bytes[sizeof(T)];
+    std::memcpy(bytes, &value, sizeof(T));
+    for (unsigned char byte : bytes) hash_ = (hash_ ^ byte) * 0x100000001b3u;
+  }
+  std::size_t value() const { return hash_; }
+
+ private:
+  std::size_t hash_ = 0xcbf29ce484222325u;
+};
+
+}  // namespace
+
+std::size_t ConfigHash::operator()(const GemmConfig& config) const {
+  Fnv1a hash;
+  fields(config, [&](const char*, const auto& field) { hash.add(field); });
+  return hash.value();
+}
+
+std::size_t ProblemHash::operator()(const Problem& p) const {
+  Fnv1a hash;
+  hash.add(p.m), hash.add(p.n), hash.add(p.k), hash.add(p.num_sms), hash.add(p.d_type);
+  hash.add(static_cast<char>(p.scaled_a | p.scaled_b << 1 | p.accumulate << 2));
+  return hash.value();
+}
+
+Context::Impl::Impl(Device device_in, ContextOptions options_in)
+    : device(device_in),
+      options(std::move(options_in)),
+      cuda(device.type == DeviceType::cuda ? std::make_unique<cuda::DeviceContext>(device.index) : nullptr),
+      plan_device(cuda ? known_device(cuda->properties().info) : DeviceInfo{}),
+      store(jit::cache_directories(options.cache_dirs), options.compiler, options.log) {}
+
+const cuda::Kernel& Context::Impl::kernel(const std::string& entry, const std::string& text, int smem_bytes) {
+  return other_kernels.get(entry, [&] {
+    const jit::Binary binary = store.get({entry, text}, cuda::driver_version());
+    return cuda::Kernel(binary.cubin, entry, smem_bytes);
+  });
+}
+
+Context::Context(Device device, ContextOptions options) : impl_(std::make_unique<Impl>(device, std::move(options))) {}
+Context::~Context() = default;
+Device Context::device() const { return impl_->device; }
+
+}  // namespace deep_gemm

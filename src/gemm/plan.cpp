@@ -1,0 +1,209 @@
+#include "gemm/plan.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include <deep_gemm/gemm/layout.cuh>
+
+#include "gemm/kernel_source.h"
+#include "text.h"
+
+namespace deep_gemm {
+
+namespace {
+
+constexpr std::size_t kMaxKernels = 8;
+/// Numbers of rows at which kernels_for asks for the best config.
+constexpr std::array<int64_t, 12> kRowLadder = {16, 32, 64, 128, 192, 256, 512, 1024, 2048, 4096, 8192, 16384};
+
+int64_t div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+int usable_sms(const Problem& p, const DeviceInfo& device) {
+  return p.num_sms > 0 ? std::min(p.num_sms, device.num_sms) : device.num_sms;
+}
+int clusters(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
+  const int sms = usable_sms(p, device);
+  return c.cluster == 1 ? sms : std::min(sms / 2, device.max_clusters_of_2);
+}
+int64_t units_m(const GemmConfig& c, const Problem& p) { return div_up(p.m, int64_t{c.tile_m} * cluster_m(c)); }
+int64_t units_n(const GemmConfig& c, const Problem& p) { return div_up(p.n, int64_t{c.tile_n} * cluster_n(c)); }
+
+/// Clusters' widths along n whose tiles, together with as many rows as fill the grid, touch the fewest bytes of A and
+/// B.
+int best_raster(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
+  const int64_t in_flight = clusters(c, p, device), wide = units_n(c, p), tall = units_m(c, p);
+  int64_t best = 1, least = INT64_MAX;
+  for (int64_t width = 1; width <= std::min<int64_t>(wide, in_flight); ++width) {
+    const int64_t height = std::min(tall, div_up(in_flight, width));
+    const int64_t rows = width * c.tile_n * cluster_n(c) + height * c.tile_m * cluster_m(c);
+    if (rows < least) least = rows, best = width;
+  }
+  return static_cast<int>(best);
+}
+
+GemmPlan make_plan(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
+  GemmPlan plan;
+  plan.config = c;
+  plan.grid = static_cast<int>(std::min<int64_t>(clusters(c, p, device), units_m(c, p) * units_n(c, p))) * c.cluster;
+  plan.block_threads = static_cast<int>(num_threads(c));
+  plan.smem_bytes = static_cast<int>(smem_layout(c).bytes);
+  plan.raster_tiles = best_raster(c, p, device);
+  plan.estimate_us = estimate_us(c, p, device);
+  return plan;
+}
+
+std::vector<PlanCandidate> ranked(const std::vector<GemmConfig>& configs, const Problem& p, const DeviceInfo& device) {
+  std::vector<PlanCandidate> all;
+  for (const GemmConfig& c : configs) all.push_back({c, estimate_us(c, p, device)});
+  std::stable_sort(all.begin(), all.end(),
+                   [](const PlanCandidate& x, const PlanCandidate& y) { return x.estimate_us < y.estimate_us; });
+  return all;
+}
+
+}  // namespace
+
+const char* why_illegal(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
+  if (const char* why = why_illegal(c, static_cast<uint32_t>(device.smem_bytes))) return why;
+  if (c.d_type != p.d_type) return "d_type differs from D's";
+  if (c.scaled_a != p.scaled_a) return "scaled_a must say whether A has scales";
+  if (c.accumulate != p.accumulate) return "accumulate must say whether there is a C";
+  if (clusters(c, p, device) < 1) return "cluster is larger than the SMs that may be used";
+  return nullptr;
+}
+
+std::vector<GemmConfig> candidates(const Problem& p, const DeviceInfo& device) {
+  std::vector<GemmConfig> configs;
+  for (const int tile_m : {64, 128, 256}) {
+    for (int tile_n = 16; tile_n <= 256; tile_n += 16) {
+      for (const Multicast multicast : {Multicast::none, Multicast::a, Multicast::b}) {
+        GemmConfig c{.d_type = p.d_type,
+                     .scaled_a = p.scaled_a,
+                     .accumulate = p.accumulate,
+                     .tile_m = tile_m,
+                     .tile_n = tile_n,
+                     .stages = 32,
+                     .cluster = multicast == Multicast::none ? 1 : 2,
+                     .multicast = multicast};
+        while (c.stages > 2 && why_illegal(c, p, device)) --c.stages;
+        if (!why_illegal(c, p, device)) configs.push_back(c);
+      }
+    }
+  }
+  return configs;
+}
+
+double estimate_us(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
+  const double steps = static_cast<double>(div_up(p.k, kTileK));
+  const double units = static_cast<double>(units_m(c, p) * units_n(c, p));
+  const double rounds = std::ceil(units / clusters(c, p, device));
+
+  // One step of one tile, in clocks: the tensor cores (shared memory feeds them 128 bytes a clock), and what TMA
+  // brings.
+  const double mma = std::max(c.tile_n / 2.0, 16 + c.tile_n / 4.0) * 4 * (c.tile_m / 64.0);
+  const double promotion = c.tile_m * c.tile_n / 128.0 * (math_warpgroups(c) == 1 ? 1.0 : 0.1);
+  const double loaded = 128.0 * (c.tile_m / cluster_n(c) + c.tile_n / cluster_m(c));
+  const double step = std::max(mma + promotion + 40, loaded / 40);
+  // The start of the pipeline once, the end of a tile each time.
+  const double epilogue = 900 + c.tile_m * c.tile_n * d_bytes(c) / 40.0;
+  const double clocks = rounds * (steps * step + epilogue) + 2500;
+  const double busy_us = clocks / (device.clock_ghz * 1e3);
+
+  const double bytes =
+      static_cast<double>(p.m * p.k + p.n * p.k + p.m * p.n * size_of(p.d_type) * (p.accumulate ? 2 : 1));
+  const double memory_us = bytes / (device.hbm_gbytes_per_s * 1e3) + 2.5;
+  // Few CTAs cannot keep enough bytes in flight to use all of the memory's bandwidth.
+  const double ctas = std::min(units * c.cluster, static_cast<double>(clusters(c, p, device) * c.cluster));
+  const double thin = std::min(1.0, ctas * c.stages * (c.tile_m + c.tile_n) * 128.0 / (4.0 * 1024 * 1024));
+  return std::max(busy_us, memory_us / std::max(thin, 0.05)) + 0.15 * std::min(busy_us, memory_us);
+}
+
+std::vector<GemmConfig> kernels_for(const Problem& problem, const DeviceInfo& device) {
+  const std::vector<GemmConfig> all = candidates(problem, device);
+  std::array<std::vector<double>, kRowLadder.size()> times;
+  std::array<double, kRowLadder.size()> best;
+  for (std::size_t i = 0; i < kRowLadder.size(); ++i) {
+    Problem at = problem;
+    at.m = kRowLadder[i];
+    for (const GemmConfig& c : all) times[i].push_back(estimate_us(c, at, device));
+    best[i] = *std::min_element(times[i].begin(), times[i].end());
+  }
+  // Greedily: the config that takes most of the remaining regret away, until none is left or there are kMaxKernels.
+  std::array<double, kRowLadder.size()> covered;
+  covered.fill(1e9);
+  std::vector<GemmConfig> chosen;
+  while (chosen.size() < kMaxKernels) {
+    std::size_t winner = all.size();
+    double least = 0, before = 0;
+    for (std::size_t i = 0; i < kRowLadder.size(); ++i) before += covered[i] / best[i];
+    least = before;
+    for (std::size_t j = 0; j < all.size(); ++j) {
+      double regret = 0;
+      for (std::size_t i = 0; i < kRowLadder.size(); ++i) regret += std::min(covered[i], times[i][j]) / best[i];
+      if (regret < least - 1e-9) least = regret, winner = j;
+    }
+    if (winner == all.size()) break;
+    chosen.push_back(all[winner]);
+    for (std::size_t i = 0; i < kRowLadder.size(); ++i) covered[i] = std::min(covered[i], times[i][winner]);
+  }
+  return chosen;
+}
+
+GemmPlan plan(const Problem& problem, const DeviceInfo& device, const std::optional<GemmConfig>& config) {
+  if (config) {
+    if (const char* why = why_illegal(*config, problem, device))
+      fail(ErrorCode::invalid_argument, "plan: config {} cannot run {} × {} × {}: {}", kernel_name(*config), problem.m,
+           problem.n, problem.k, why);
+    GemmPlan chosen = make_plan(*config, problem, device);
+    chosen.reason = "given explicitly";
+    return chosen;
+  }
+  std::vector<PlanCandidate> order = ranked(kernels_for(problem, device), problem, device);
+  if (order.empty())
+    fail(ErrorCode::invalid_argument, "plan: no kernel is legal on {} with {} SMs and {} bytes of shared memory",
+         device.name, usable_sms(problem, device), device.smem_bytes);
+  GemmPlan chosen = make_plan(order.front().config, problem, device);
+  const GemmConfig& c = chosen.config;
+  const int64_t tiles = units_m(c, problem) * units_n(c, problem) * c.cluster;
+  chosen.reason =
+      fmt::format("{} tiles of {}×{} in {} round(s) on {} CTAs, {} of {} kernels for this n and k", tiles, c.tile_m,
+                  c.tile_n, div_up(tiles, std::max(chosen.grid, 1)), chosen.grid, "fastest by estimate", order.size());
+  order.erase(order.begin());
+  chosen.runners_up = std::move(order);
+  return chosen;
+}
+
+DeviceInfo known_device(const DeviceInfo& found) {
+  DeviceInfo info = found;
+  for (const DeviceInfo& preset : {DeviceInfo::h100(), DeviceInfo::h200(), DeviceInfo::h800()}) {
+    if (found.name != preset.name || found.num_sms != preset.num_sms) continue;
+    info.clock_ghz = preset.clock_ghz;
+    info.hbm_gbytes_per_s = preset.hbm_gbytes_per_s;
+    info.max_clusters_of_2 = preset.max_clusters_of_2;
+  }
+  return info;
+}
+
+DeviceInfo DeviceInfo::h100() {
+  return {.name = "NVIDIA H100 80GB HBM3",
+          .num_sms = 132,
+          .smem_bytes = 232448,
+          .l2_bytes = 50 << 20,
+          .clock_ghz = 1.7,
+          .hbm_gbytes_per_s = 3050,
+          .max_clusters_of_2 = 66};
+}
+DeviceInfo DeviceInfo::h200() {
+  DeviceInfo info = h100();
+  info.name = "NVIDIA H200";
+  info.l2_bytes = 60 << 20;
+  info.hbm_gbytes_per_s = 4300;
+  return info;
+}
+DeviceInfo DeviceInfo::h800() {
+  DeviceInfo info = h100();
+  info.name = "NVIDIA H800";
+  return info;
+}
+
+}  // namespace deep_gemm
