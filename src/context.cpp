@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "gemm/plan.h"
+
 namespace deep_gemm {
 
 namespace {
