@@ -13,11 +13,16 @@
 namespace deep_gemm {
 
 struct GemmOptions {
-  Stream stream{};                     ///< the call is enqueued here and never synchronises
-  std::optional<TensorView> c{};       ///< D's dtype and shape: D = C + A·Bᵀ, rounded once; may be D itself
-  int num_sms = 0;                     ///< CTAs run on at most this many SMs; 0: all
-  bool programmatic_launch = false;    ///< programmatic dependent launch: may start before the stream's previous kernel ends
-  std::optional<GemmConfig> config{};  ///< run this kernel instead of the one the plan chooses; must be legal for the call
+  /// The call is enqueued here and never synchronises.
+  Stream stream{};
+  /// D = C + A·Bᵀ, rounded once; D's dtype and shape, may be D itself.
+  std::optional<TensorView> c{};
+  /// CTAs run on at most this many SMs; 0: all.
+  int num_sms = 0;
+  /// Programmatic dependent launch: the kernel may start before the stream's previous one ends, and waits for it itself.
+  bool programmatic_launch = false;
+  /// Run this kernel instead of the one the plan chooses; must be legal for the call.
+  std::optional<GemmConfig> config{};
 };
 
 /// D = A · Bᵀ (+ C), with A[i, j] = a[i, j] · scale_a[i, j / 128] and B[i, j] = b[i, j] · scale_b[i / 128, j / 128].
@@ -63,7 +68,7 @@ void to_mn_major_aligned(Context& context, const TensorView& scale, const Tensor
 struct DeviceInfo {
   std::string name;
   int num_sms = 0;
-  int smem_bytes = 0;           ///< shared memory a block may use (opt-in)
+  int smem_bytes = 0;  ///< shared memory a block may use (opt-in)
   int64_t l2_bytes = 0;
   double clock_ghz = 0;         ///< SM clock under load
   double hbm_gbytes_per_s = 0;  ///< read bandwidth, measured or from the data sheet
@@ -93,12 +98,12 @@ struct PlanCandidate {
 /// A kernel, how to launch it, and why it was chosen.
 struct GemmPlan {
   GemmConfig config;
-  int grid = 0;                  ///< CTAs
+  int grid = 0;  ///< CTAs
   int block_threads = 0;
   int smem_bytes = 0;
-  int raster_tiles = 0;          ///< tiles along n that are walked down m together, for L2
+  int raster_tiles = 0;  ///< tiles along n that are walked down m together, for L2
   double estimate_us = 0;
-  std::string reason;            ///< one line for people
+  std::string reason;                     ///< one line for people
   std::vector<PlanCandidate> runners_up;  ///< best first
 };
 
@@ -111,9 +116,9 @@ std::vector<GemmConfig> kernels_for(const Problem& problem, const DeviceInfo& de
 
 /// Compiles `config` into the context's disk cache without needing a GPU or loading anything.
 struct CompileReport {
-  std::string name;       ///< the kernel's entry, as profilers show it
-  std::string compiler;   ///< for example "NVRTC 13.0"
-  bool cached = false;    ///< it was in the cache already; the figures below are then those of its compilation
+  std::string name;      ///< the kernel's entry, as profilers show it
+  std::string compiler;  ///< for example "NVRTC 13.0"
+  bool cached = false;   ///< it was in the cache already; the figures below are then those of its compilation
   double seconds = 0;
   int registers = 0;
   int spill_bytes = 0;

@@ -13,11 +13,14 @@ namespace deep_gemm {
 constexpr int64_t size_of(DType dtype) {
   switch (dtype) {
     case DType::e4m3:
-    case DType::e5m2: return 1;
+    case DType::e5m2:
+      return 1;
     case DType::bf16:
-    case DType::f16: return 2;
+    case DType::f16:
+      return 2;
     case DType::f32:
-    case DType::i32: return 4;
+    case DType::i32:
+      return 4;
   }
   return 0;
 }
@@ -40,11 +43,11 @@ struct Stream {
 struct TensorView {
   static constexpr int kMaxRank = 3;
 
-  void* data = nullptr;                        ///< address of the first element
+  void* data = nullptr;  ///< address of the first element
   DType dtype = DType::f32;
-  int rank = 0;                                ///< number of dimensions; 0: no tensor
-  std::array<int64_t, kMaxRank> shape{};       ///< elements in each dimension
-  std::array<int64_t, kMaxRank> strides{};     ///< elements (not bytes) from one index to the next
+  int rank = 0;                             ///< number of dimensions; 0: no tensor
+  std::array<int64_t, kMaxRank> shape{};    ///< elements in each dimension
+  std::array<int64_t, kMaxRank> strides{};  ///< elements (not bytes) from one index to the next
   Device device{};
 
   /// A row-major tensor without gaps. At most `kMaxRank` dimensions.
