@@ -49,13 +49,11 @@ Backend::Backend(const std::string& name) : context_(device_of(name), context_op
 }
 
 std::string Backend::description() const {
-  if (on_gpu()) return device_info().name;
+  if (on_gpu()) return context_.impl().cuda->properties().info.name;
   return fmt::format("cpu ({} threads)", std::max(1u, std::thread::hardware_concurrency()));
 }
 
-DeviceInfo Backend::device_info() const {
-  return on_gpu() ? context_.impl().cuda->properties().info : DeviceInfo::h100();
-}
+DeviceInfo Backend::device_info() const { return context_.impl().plan_device; }
 
 Matrix Backend::allocate(DType dtype, int64_t outer, int64_t pitch) const {
   Matrix matrix;

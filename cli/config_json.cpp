@@ -86,11 +86,4 @@ std::vector<GemmConfig> configs_from_text(const std::string& text) {
   return configs;
 }
 
-std::string short_text(const GemmConfig& config) {
-  std::string text =
-      fmt::format("{}x{} stages={} cluster={}", config.tile_m, config.tile_n, config.stages, config.cluster);
-  if (config.multicast != Multicast::none) text += fmt::format("/{}", name_of(config.multicast));
-  return text + fmt::format(" unroll={}", config.unroll);
-}
-
 }  // namespace deep_gemm::cli

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
@@ -16,8 +17,5 @@ nlohmann::ordered_json to_json(const GemmConfig& config);
 GemmConfig config_from_json(const nlohmann::json& json);
 /// The same from text; also an array of configurations.
 std::vector<GemmConfig> configs_from_text(const std::string& text);
-
-/// "128x112 stages=5 cluster=2/b unroll=4": what tables show of a configuration.
-std::string short_text(const GemmConfig& config);
 
 }  // namespace deep_gemm::cli

@@ -1,6 +1,7 @@
 #include "options.h"
 
 #include "backend.h"
+#include "gemm/plan.h"
 
 namespace deep_gemm::cli {
 
@@ -43,7 +44,7 @@ void DeviceOptions::add_to(CLI::App& app) {
 DeviceInfo DeviceOptions::device() const {
   if (name == "h200") return DeviceInfo::h200();
   if (name == "h800") return DeviceInfo::h800();
-  if (name.empty() && has_hopper_gpu()) return cuda::device_properties(0).info;
+  if (name.empty() && has_hopper_gpu()) return known_device(cuda::device_properties(0).info);
   return DeviceInfo::h100();
 }
 

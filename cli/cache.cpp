@@ -1,0 +1,100 @@
+// deep_gemm cache: where compiled kernels lie, which, and their removal.
+#include <numeric>
+
+#include <fmt/format.h>
+
+#include "backend.h"
+#include "commands.h"
+#include "options.h"
+#include "output.h"
+#include "text.h"
+
+namespace deep_gemm::cli {
+namespace {
+
+struct CacheOptions {
+  std::string directory;
+  bool json = false;
+
+  jit::KernelStore store() const {
+    const ContextOptions settings = context_options();
+    const std::vector<std::string> given = directory.empty() ? std::vector<std::string>{} : std::vector{directory};
+    return {jit::cache_directories(given), settings.compiler, settings.log};
+  }
+};
+
+void print_path(const CacheOptions& options) {
+  const jit::KernelStore store = options.store();
+  const std::filesystem::path writable = store.writable_directory();
+  if (options.json) {
+    nlohmann::ordered_json directories = nlohmann::ordered_json::array();
+    for (const auto& directory : store.directories()) directories.push_back(directory.string());
+    print_json({{"directories", directories},
+                {"written", writable.empty() ? nlohmann::json() : nlohmann::json(writable.string())}});
+    return;
+  }
+  if (writable.empty())
+    fail(ErrorCode::io, "cache: none of the {} cache directories can be written; set DG_JIT_CACHE_DIR",
+         store.directories().size());
+  fmt::print("{}\n", writable.string());
+}
+
+void print_list(const CacheOptions& options) {
+  const std::vector<jit::CacheEntry> entries = options.store().list();
+  const auto add = [](std::uintmax_t sum, const jit::CacheEntry& entry) { return sum + entry.bytes; };
+  const std::uintmax_t bytes = std::accumulate(entries.begin(), entries.end(), std::uintmax_t{0}, add);
+  if (options.json) {
+    nlohmann::ordered_json all = nlohmann::ordered_json::array();
+    for (const jit::CacheEntry& entry : entries) {
+      all.push_back({{"key", entry.key},
+                     {"kernel", entry.entry},
+                     {"compiler", entry.compiler},
+                     {"path", entry.path.string()},
+                     {"bytes", entry.bytes}});
+    }
+    print_json({{"entries", all}, {"bytes", bytes}});
+    return;
+  }
+  Table table({"kernel", "compiler", "bytes", "path"});
+  for (const jit::CacheEntry& entry : entries)
+    table.add({entry.entry, entry.compiler, fmt::to_string(entry.bytes), entry.path.string()});
+  if (!entries.empty()) table.print();
+  fmt::print("{}{} kernels, {}\n", entries.empty() ? "" : "\n", entries.size(), bytes_text(static_cast<double>(bytes)));
+}
+
+void remove_all(const CacheOptions& options) {
+  jit::KernelStore store = options.store();
+  const jit::KernelStore::Removed removed = store.remove_all();
+  const std::size_t left = store.list().size();
+  if (options.json)
+    print_json({{"removed", removed.entries}, {"bytes", removed.bytes}, {"left", left}});
+  else
+    fmt::print("{} kernels removed, {}\n", removed.entries, bytes_text(static_cast<double>(removed.bytes)));
+  if (left > 0) {
+    fmt::print(stderr, "deep_gemm: {} kernels cannot be removed; `deep_gemm cache ls` shows where they lie\n", left);
+    throw ExitCode{1};
+  }
+}
+
+}  // namespace
+
+void add_cache(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("cache", "Show or empty the cache of compiled kernels");
+  command->require_subcommand(1);
+  command->footer(
+      "Directories: --cache, else DG_JIT_CACHE_DIR (a:b, searched in order), DG_CACHE_DIR, $XDG_CACHE_HOME/deep_gemm,\n"
+      "~/.cache/deep_gemm.\n"
+      "Example: deep_gemm cache ls");
+  const auto add = [&](const char* name, const char* what, void (*action)(const CacheOptions&)) {
+    auto options = std::make_shared<CacheOptions>();
+    CLI::App* subcommand = command->add_subcommand(name, what);
+    subcommand->add_option("--cache", options->directory, "This directory instead of the default ones");
+    add_json(*subcommand, options->json);
+    subcommand->callback([options, action] { action(*options); });
+  };
+  add("path", "Print the directory that new kernels are written to", print_path);
+  add("ls", "List the kernels", print_list);
+  add("rm", "Remove all kernels", remove_all);
+}
+
+}  // namespace deep_gemm::cli

@@ -1,0 +1,90 @@
+// deep_gemm plan: the kernel that a shape gets, and why. Needs no GPU.
+#include <fmt/format.h>
+
+#include "commands.h"
+#include "config_json.h"
+#include "options.h"
+#include "output.h"
+
+namespace deep_gemm::cli {
+namespace {
+
+struct PlanOptions {
+  Shape shape;
+  ProblemOptions problem;
+  DeviceOptions device;
+  std::string config;
+  int num_sms = 0;
+  bool json = false;
+};
+
+void show(const PlanOptions& options) {
+  Problem problem = options.problem.problem(options.shape);
+  problem.num_sms = options.num_sms;
+  const DeviceInfo device = options.device.device();
+  std::optional<GemmConfig> config;
+  if (!options.config.empty()) config = configs_from_text(options.config).front();
+  const GemmPlan plan = deep_gemm::plan(problem, device, config);
+  if (options.json) {
+    nlohmann::ordered_json runners_up = nlohmann::ordered_json::array();
+    for (const PlanCandidate& one : plan.runners_up)
+      runners_up.push_back({{"config", to_json(one.config)}, {"estimate_us", one.estimate_us}});
+    print_json({{"m", problem.m},
+                {"n", problem.n},
+                {"k", problem.k},
+                {"device", device.name},
+                {"config", to_json(plan.config)},
+                {"launch",
+                 {{"grid", plan.grid},
+                  {"block_threads", plan.block_threads},
+                  {"cluster", plan.config.cluster},
+                  {"smem_bytes", plan.smem_bytes},
+                  {"raster_tiles", plan.raster_tiles}}},
+                {"estimate_us", plan.estimate_us},
+                {"reason", plan.reason},
+                {"runners_up", runners_up}});
+    return;
+  }
+  fmt::print("problem   {} x {} x {}  D {}{}{}{}\n", problem.m, problem.n, problem.k, options.problem.d_type,
+             problem.accumulate ? ", accumulated" : "", problem.scaled_a ? "" : ", A without scales",
+             problem.scaled_b ? "" : ", B without scales");
+  fmt::print("device    {} ({} SMs)\n", device.name, problem.num_sms > 0 ? problem.num_sms : device.num_sms);
+  fmt::print("config    {}\n", to_json(plan.config).dump());
+  fmt::print("launch    {} CTAs of {} threads, {} bytes of shared memory each; tiles walked {} columns wide\n",
+             plan.grid, plan.block_threads, plan.smem_bytes, plan.raster_tiles);
+  fmt::print("estimate  {:.1f} us\n", plan.estimate_us);
+  fmt::print("reason    {}\n", plan.reason);
+  if (plan.runners_up.empty()) return;
+  Table table({"tile", "stages", "cluster", "multicast", "unroll", "estimate us", "slower by"});
+  const auto add = [&](const GemmConfig& c, double estimate_us) {
+    const auto fields_of = to_json(c);
+    table.add({fmt::format("{}x{}", c.tile_m, c.tile_n), fmt::to_string(c.stages), fmt::to_string(c.cluster),
+               fields_of["multicast"].get<std::string>(), fmt::to_string(c.unroll), fmt::format("{:.1f}", estimate_us),
+               fmt::format("{:.1f} %", 100 * (estimate_us / plan.estimate_us - 1))});
+  };
+  fmt::print("\n");
+  add(plan.config, plan.estimate_us);
+  for (const PlanCandidate& one : plan.runners_up) add(one.config, one.estimate_us);
+  table.print();
+}
+
+}  // namespace
+
+void add_plan(CLI::App& app) {
+  auto options = std::make_shared<PlanOptions>();
+  CLI::App* command =
+      app.add_subcommand("plan", "Show which kernel a shape gets, why, and the runners-up; needs no GPU");
+  const CLI::Range extent(int64_t{0}, kMaxExtent);
+  command->add_option("M", options->shape.m, "Rows of A and D")->required()->check(extent);
+  command->add_option("N", options->shape.n, "Rows of B, columns of D")->required()->check(extent);
+  command->add_option("K", options->shape.k, "Columns of A and B")->required()->check(extent);
+  options->device.add_to(*command);
+  options->problem.add_to(*command);
+  command->add_option("--num-sms", options->num_sms, "Use at most so many SMs; 0: all")->check(CLI::NonNegativeNumber);
+  command->add_option("--config", options->config, "Plan with this kernel: JSON object by the names that plan prints");
+  add_json(*command, options->json);
+  command->footer("Example: deep_gemm plan 4096 7168 2048 --device h200");
+  command->callback([options] { show(*options); });
+}
+
+}  // namespace deep_gemm::cli
