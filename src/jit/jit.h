@@ -38,6 +38,9 @@ struct Binary {
   int registers = 0;       ///< a thread
   int spill_bytes = 0;     ///< stores plus loads
   bool cached = false;     ///< read from the disk cache
+  std::string command;     ///< compiled now: library or program, and flags
+  std::string log;         ///< compiled now: what the compiler and ptxas said
+  std::string ptx;         ///< compiled now with DG_JIT_DUMP_PTX
 };
 
 class Compiler {

@@ -1,0 +1,81 @@
+#include "jit/process.h"
+
+#include <fcntl.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <sstream>
+
+#include "text.h"
+
+extern char** environ;
+
+namespace deep_gemm::jit {
+namespace fs = std::filesystem;
+
+ProcessResult run_process(const std::vector<std::string>& argv) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) fail(ErrorCode::unavailable, "{}: pipe: {}", argv[0], std::strerror(errno));
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
+  posix_spawn_file_actions_adddup2(&actions, ends[1], 2);
+  std::vector<char*> arguments;
+  for (const std::string& argument : argv) arguments.push_back(const_cast<char*>(argument.c_str()));
+  arguments.push_back(nullptr);
+  pid_t child = 0;
+  const int error = posix_spawn(&child, argv[0].c_str(), &actions, nullptr, arguments.data(), environ);
+  posix_spawn_file_actions_destroy(&actions);
+  close(ends[1]);
+  if (error != 0) {
+    close(ends[0]);
+    fail(ErrorCode::unavailable, "{} cannot be started: {}", argv[0], std::strerror(error));
+  }
+  ProcessResult result;
+  char buffer[4096];
+  for (ssize_t bytes; (bytes = read(ends[0], buffer, sizeof buffer)) != 0;) {
+    if (bytes > 0) result.output.append(buffer, static_cast<std::size_t>(bytes));
+    if (bytes < 0 && errno != EINTR) break;
+  }
+  close(ends[0]);
+  int status = 0;
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  result.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return result;
+}
+
+fs::path find_program(const std::string& name, const std::vector<fs::path>& directories) {
+  std::vector<fs::path> all = directories;
+  if (const char* path = std::getenv("PATH")) {
+    std::istringstream stream(path);
+    for (std::string directory; std::getline(stream, directory, ':');)
+      if (!directory.empty()) all.emplace_back(directory);
+  }
+  for (const fs::path& directory : all) {
+    std::error_code ignored;
+    const fs::path program = directory / name;
+    if (fs::is_regular_file(program, ignored) && access(program.c_str(), X_OK) == 0) return program;
+  }
+  return {};
+}
+
+TemporaryDirectory::TemporaryDirectory() {
+  const char* parent = std::getenv("TMPDIR");
+  std::string name = fmt::format("{}/deep_gemm-XXXXXX", parent && *parent ? parent : "/tmp");
+  if (!mkdtemp(name.data()))
+    fail(ErrorCode::io, "temporary directory {}: {} (set TMPDIR to a writable directory)", name, std::strerror(errno));
+  path_ = name;
+}
+
+TemporaryDirectory::~TemporaryDirectory() {
+  std::error_code ignored;
+  fs::remove_all(path_, ignored);
+}
+
+}  // namespace deep_gemm::jit

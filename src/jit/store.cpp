@@ -1,0 +1,457 @@
+// The disk cache. One file an entry, so that publishing is one rename; a lock file a key, so that processes that miss
+// together compile once. Nothing here fails because a disk is full, read-only or absent: the kernel is then built in memory.
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <future>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <sstream>
+#include <thread>
+#include <utility>
+
+#include <fmt/ranges.h>
+
+#include "jit/compiler.h"
+#include "jit/entry.h"
+#include "jit/env.h"
+#include "jit/process.h"
+#include "jit/sha256.h"
+#include "text.h"
+
+namespace deep_gemm::jit {
+namespace fs = std::filesystem;
+namespace {
+
+// From here on ptxas interleaves FFMA by itself; kernels of older ones are about 10 % slower.
+constexpr int kGoodCudaVersion = 12090;
+// A holder that takes longer than this hangs; a kernel takes well under a second with NVRTC, seconds with nvcc.
+constexpr std::chrono::seconds kLockTimeout{120};
+constexpr std::string_view kBadMark = ".bad-", kTemporaryMark = ".tmp-", kLockDirectory = "locks";
+constexpr std::string_view kSourceSuffix = ".cu", kPtxSuffix = ".ptx", kSassSuffix = ".sass";
+constexpr std::string_view kSuffixes[] = {kEntrySuffix, kSourceSuffix, kPtxSuffix, kSassSuffix};
+constexpr std::size_t kKeyDigits = 32;
+
+class FileDescriptor {
+ public:
+  explicit FileDescriptor(int fd) : fd_(fd) {}
+  ~FileDescriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  FileDescriptor(const FileDescriptor&) = delete;
+  FileDescriptor& operator=(const FileDescriptor&) = delete;
+  explicit operator bool() const { return fd_ >= 0; }
+  int get() const { return fd_; }
+  int close() { return ::close(std::exchange(fd_, -1)); }
+
+ private:
+  int fd_;
+};
+
+std::string unique_suffix() {
+  static std::atomic<unsigned> counter = 0;
+  return fmt::format("{}-{}", getpid(), counter++);
+}
+
+// The file's bytes; empty where it is not there or cannot be read.
+std::optional<std::string> read_file(const fs::path& path) {
+  const FileDescriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  struct stat info;
+  if (!file || fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode)) return std::nullopt;
+  std::string text(static_cast<std::size_t>(info.st_size), '\0');
+  std::size_t filled = 0;
+  while (filled < text.size()) {
+    const ssize_t bytes = read(file.get(), text.data() + filled, text.size() - filled);
+    if (bytes < 0 && errno == EINTR) continue;
+    if (bytes <= 0) break;
+    filled += static_cast<std::size_t>(bytes);
+  }
+  text.resize(filled);
+  return text;
+}
+
+// Puts `text` at `path` whole or not at all. Returns 0, or an errno with nothing left behind.
+int publish(const fs::path& path, std::string_view text) {
+  const fs::path temporary = path.string() + std::string(kTemporaryMark) + unique_suffix();
+  FileDescriptor file(open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+  if (!file) return errno;
+  int error = 0;
+  while (!text.empty() && error == 0) {
+    const ssize_t bytes = write(file.get(), text.data(), text.size());
+    if (bytes >= 0)
+      text.remove_prefix(static_cast<std::size_t>(bytes));
+    else if (errno != EINTR)
+      error = errno;
+  }
+  if (error == 0 && fsync(file.get()) != 0) error = errno;
+  if (file.close() != 0 && error == 0) error = errno;
+  if (error == 0 && rename(temporary.c_str(), path.c_str()) != 0) error = errno;
+  if (error != 0) {
+    unlink(temporary.c_str());
+    return error;
+  }
+  // The name is in place; that it outlives a power cut is worth a try, not an error.
+  if (const FileDescriptor directory(open(path.parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)); directory)
+    fsync(directory.get());
+  return 0;
+}
+
+// mkdir -p with modes that leave others out. Returns 0 or an errno.
+int make_directories(const fs::path& path) {
+  if (mkdir(path.c_str(), 0755) == 0) return 0;
+  if (errno == ENOENT && path.has_parent_path() && path.parent_path() != path) {
+    if (const int error = make_directories(path.parent_path()); error != 0) return error;
+    if (mkdir(path.c_str(), 0755) == 0) return 0;
+  }
+  const int error = errno;
+  std::error_code ignored;
+  return error == EEXIST && fs::is_directory(path, ignored) ? 0 : error;
+}
+
+// An exclusive lock on one key of one directory. Threads have their own, so it keeps them apart as well.
+class KeyLock {
+ public:
+  KeyLock(const fs::path& directory, const std::string& key) : path_(directory / kLockDirectory / key) {
+    if (error_ = make_directories(path_.parent_path()); error_ != 0) return;
+    const auto deadline = std::chrono::steady_clock::now() + kLockTimeout;
+    for (;;) {
+      fd_ = open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+      if (fd_ < 0) {
+        error_ = errno;
+        return;
+      }
+      for (auto pause = std::chrono::milliseconds(1); flock(fd_, LOCK_EX | LOCK_NB) != 0;
+           pause = std::min(2 * pause, std::chrono::milliseconds(20))) {
+        error_ = errno;
+        if ((error_ != EWOULDBLOCK && error_ != EINTR) || std::chrono::steady_clock::now() > deadline) {
+          ::close(std::exchange(fd_, -1));
+          return;
+        }
+        std::this_thread::sleep_for(pause);
+      }
+      error_ = 0;
+      // The holder before us removed the file when it was done: what we locked may have no name any more.
+      struct stat mine, named;
+      if (fstat(fd_, &mine) == 0 && stat(path_.c_str(), &named) == 0 && mine.st_ino == named.st_ino &&
+          mine.st_dev == named.st_dev)
+        return;
+      ::close(std::exchange(fd_, -1));
+    }
+  }
+  ~KeyLock() {
+    if (fd_ < 0) return;
+    unlink(path_.c_str());
+    ::close(fd_);
+  }
+  KeyLock(const KeyLock&) = delete;
+  KeyLock& operator=(const KeyLock&) = delete;
+  int error() const { return error_; }  ///< why it is not locked; 0: it is
+
+ private:
+  fs::path path_;
+  int fd_ = -1;
+  int error_ = 0;
+};
+
+// Nearest ancestor that exists is a directory we may write.
+bool can_be_written(fs::path path) {
+  std::error_code error;
+  path = fs::absolute(path, error);
+  while (!fs::exists(path, error) && path.has_parent_path() && path.parent_path() != path) path = path.parent_path();
+  return fs::is_directory(path, error) && access(path.c_str(), W_OK | X_OK) == 0;
+}
+
+// Whether this cache writes files of that name: KEY.SUFFIX, or such a one moved aside or half written.
+bool is_ours(std::string_view name) {
+  if (name.size() < kKeyDigits || name.find_first_not_of("0123456789abcdef") != kKeyDigits) return false;
+  const std::string_view rest = name.substr(kKeyDigits);
+  return std::ranges::any_of(kSuffixes, [&](std::string_view suffix) {
+    return rest == suffix || (rest.starts_with(suffix) && (rest.substr(suffix.size()).starts_with(kBadMark) ||
+                                                           rest.substr(suffix.size()).starts_with(kTemporaryMark)));
+  });
+}
+
+std::vector<fs::path> files_in(const fs::path& directory) {
+  std::vector<fs::path> files;
+  std::error_code error;
+  for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error))
+    files.push_back(it->path());
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+}  // namespace
+
+const std::string& embedded_digest() {
+  static const std::string digest = [] {
+    Sha256 hash;
+    for (const EmbeddedHeader& header : embedded_headers())
+      hash.update(fmt::format("{} {}\n", header.path, header.text.size())).update(header.text);
+    return hash.hex().substr(0, 32);
+  }();
+  return digest;
+}
+
+std::vector<fs::path> cache_directories(const std::vector<std::string>& given) {
+  if (!given.empty()) return {given.begin(), given.end()};
+  std::vector<fs::path> directories;
+  if (const auto list = env("DG_JIT_CACHE_DIR")) {
+    std::istringstream stream(*list);
+    for (std::string directory; std::getline(stream, directory, ':');)
+      if (!directory.empty()) directories.emplace_back(directory);
+    return directories;
+  }
+  const char *xdg = std::getenv("XDG_CACHE_HOME"), *home = std::getenv("HOME");
+  // The XDG specification has relative paths ignored.
+  if (xdg && *xdg == '/') return {fs::path(xdg) / "deep_gemm"};
+  if (home && *home) return {fs::path(home) / ".cache" / "deep_gemm"};
+  return {};
+}
+
+struct KernelStore::Impl {
+  std::vector<fs::path> directories;
+  CompilerChoice choice;
+  Log sink;
+
+  std::mutex mutex;                                          // of the members below
+  std::unique_ptr<Compiler> compiler_or_null;                // opened on the first miss
+  std::map<std::string, std::shared_future<Binary>> making;  // by key
+  std::map<std::string, Binary> unwritten;                   // what no directory would take
+  bool warned = false;
+
+  void log(LogLevel level, const std::string& text) const {
+    if (sink) sink(level, text);
+  }
+
+  void warn_once(const std::string& text) {
+    {
+      const std::scoped_lock lock(mutex);
+      if (std::exchange(warned, true)) return;
+    }
+    log(LogLevel::warning, text);
+  }
+
+  const Compiler& compiler() {
+    const std::scoped_lock lock(mutex);
+    if (!compiler_or_null) compiler_or_null = open_compiler(choice);
+    return *compiler_or_null;
+  }
+
+  fs::path path_of(const fs::path& directory, const std::string& key) const {
+    return directory / (key + std::string(kEntrySuffix));
+  }
+
+  fs::path writable_directory() const {
+    const auto it = std::find_if(directories.begin(), directories.end(), can_be_written);
+    return it == directories.end() ? fs::path() : *it;
+  }
+
+  // An entry of an old compiler is used only where the compiler at hand is no newer, or there is none.
+  bool is_outdated(const std::string& entry_compiler) {
+    const int version = cuda_version_of(entry_compiler);
+    if (version >= kGoodCudaVersion) return false;
+    try {
+      return cuda_version_of(compiler().name()) > version;
+    } catch (const Error&) {
+      return false;
+    }
+  }
+
+  // The entry of `key`. At the last look, under the key's lock, what is unreadable or foreign is moved aside; earlier,
+  // another process may just be replacing that file.
+  std::optional<Binary> find(const std::string& key, const KernelSource& source, int max_cuda_version, bool last) {
+    for (const fs::path& directory : directories) {
+      const fs::path path = path_of(directory, key);
+      std::error_code error;
+      if (fs::symlink_status(path, error).type() == fs::file_type::not_found || error) continue;
+      const std::optional<std::string> text = read_file(path);
+      std::optional<Entry> entry = text ? read_entry(*text) : std::nullopt;
+      if (!entry || entry->key != key || entry->entry != source.entry) {
+        if (last) move_aside(path);
+        continue;
+      }
+      const int version = cuda_version_of(entry->binary.compiler);
+      if ((max_cuda_version != 0 && version > max_cuda_version) || is_outdated(entry->binary.compiler)) {
+        if (last)
+          log(LogLevel::info, fmt::format("kernel {}: the entry of {} in {} is not for this machine: rebuilding",
+                                          source.entry, entry->binary.compiler, path.string()));
+        continue;
+      }
+      log(LogLevel::debug, fmt::format("kernel {}: read from {}", source.entry, path.string()));
+      return std::move(entry->binary);
+    }
+    return std::nullopt;
+  }
+
+  void move_aside(const fs::path& path) {
+    const fs::path aside = path.string() + std::string(kBadMark) + unique_suffix();
+    const bool moved = rename(path.c_str(), aside.c_str()) == 0;
+    log(LogLevel::warning,
+        fmt::format("cache entry {} is unreadable, damaged or foreign: {}, rebuilding", path.string(),
+                    moved ? "moved to " + aside.filename().string() : "left in place"));
+  }
+
+  Binary build(const KernelSource& source) {
+    const Compiler& c = compiler();
+    Binary binary = c.compile(source);
+    const bool debug = env_flag("DG_JIT_DEBUG");
+    if (debug || env_flag("DG_JIT_PRINT_COMPILER_COMMAND"))
+      log(LogLevel::info, fmt::format("kernel {}: {}", source.entry, binary.command));
+    if (debug || env_flag("DG_JIT_PTXAS_VERBOSE"))
+      log(LogLevel::info, fmt::format("kernel {}: {}", source.entry, binary.log));
+    log(LogLevel::info,
+        fmt::format("kernel {}: compiled by {} in {:.2f} s, {} registers, {} bytes spilled", source.entry,
+                    binary.compiler, binary.seconds, binary.registers, binary.spill_bytes));
+    return binary;
+  }
+
+  Binary find_or_build(const std::string& key, const KernelSource& source, int max_cuda_version) {
+    const fs::path directory = writable_directory();
+    int error = directory.empty() ? EROFS : make_directories(directory);
+    std::optional<KeyLock> lock;
+    if (error == 0) error = lock.emplace(directory, key).error();
+    if (auto binary = find(key, source, max_cuda_version, true)) return std::move(*binary);
+    Binary binary = build(source);
+    if (error == 0) error = publish(path_of(directory, key), write_entry({key, source.entry, binary}));
+    if (error == 0) {
+      dump(directory / key, source, binary);
+      return binary;
+    }
+    warn_once(fmt::format("{}: kernels are compiled for this process alone (set DG_JIT_CACHE_DIR)",
+                          directory.empty()
+                              ? "no cache directory can be written"
+                              : fmt::format("cache directory {}: {}", directory.string(), std::strerror(error))));
+    const std::scoped_lock guard(mutex);
+    return unwritten[key] = std::move(binary);
+  }
+
+  // What the environment asks for beside the entry.
+  void dump(const fs::path& stem, const KernelSource& source, const Binary& binary) {
+    const auto put = [&](std::string_view suffix, const std::string& text) {
+      const fs::path path = stem.string() + std::string(suffix);
+      const int error = publish(path, text);
+      log(error == 0 ? LogLevel::info : LogLevel::warning,
+          error == 0 ? fmt::format("kernel {}: {}", source.entry, path.string())
+                     : fmt::format("{} cannot be written: {}", path.string(), std::strerror(error)));
+    };
+    if (env_flag("DG_JIT_DEBUG")) put(kSourceSuffix, source.text);
+    if (env_flag("DG_JIT_DUMP_PTX")) put(kPtxSuffix, binary.ptx);
+    if (!env_flag("DG_JIT_DUMP_SASS")) return;
+    try {
+      std::vector<fs::path> tools;
+      for (const fs::path& root : toolkit_roots()) tools.push_back(root / "bin");
+      const fs::path disassembler = find_program("nvdisasm", tools);
+      if (disassembler.empty()) fail(ErrorCode::unavailable, "nvdisasm is neither in CUDA_HOME/bin nor on PATH");
+      const TemporaryDirectory directory;
+      const fs::path cubin = directory.path() / "kernel.cubin";
+      if (const int error = publish(cubin, {reinterpret_cast<const char*>(binary.cubin.data()), binary.cubin.size()});
+          error != 0)
+        fail(ErrorCode::io, "{}: {}", cubin.string(), std::strerror(error));
+      const ProcessResult result = run_process({disassembler, cubin});
+      if (result.status != 0) fail(ErrorCode::unavailable, "{}: {}", disassembler.string(), result.output);
+      put(kSassSuffix, result.output);
+    } catch (const Error& e) {
+      log(LogLevel::warning, fmt::format("DG_JIT_DUMP_SASS: {}", e.what()));
+    }
+  }
+};
+
+KernelStore::KernelStore(std::vector<fs::path> directories, CompilerChoice choice, Log log)
+    : impl_(std::make_unique<Impl>()) {
+  impl_->directories = std::move(directories);
+  impl_->choice = choice;
+  impl_->sink = std::move(log);
+}
+
+KernelStore::~KernelStore() = default;
+
+std::string KernelStore::key(const KernelSource& source) {
+  Sha256 hash;
+  hash.update(fmt::format("{} {}\n", kArch, fmt::join(code_flags(), " ")));
+  hash.update(embedded_digest()).update(source.entry).update("\n").update(source.text);
+  return hash.hex().substr(0, kKeyDigits);
+}
+
+Binary KernelStore::get(const KernelSource& source, int max_cuda_version) {
+  const std::string id = key(source);
+  const auto checked = [&](Binary binary) {
+    if (binary.spill_bytes != 0 && env_flag("DG_JIT_PTXAS_CHECK"))
+      fail(ErrorCode::compiler, "kernel {}: {} spilled {} bytes of registers, and DG_JIT_PTXAS_CHECK is set",
+           source.entry, binary.compiler, binary.spill_bytes);
+    return binary;
+  };
+  if (auto binary = impl_->find(id, source, max_cuda_version, false)) return checked(std::move(*binary));
+
+  std::promise<Binary> promise;
+  std::shared_future<Binary> result;
+  bool mine = false;
+  {
+    const std::scoped_lock lock(impl_->mutex);
+    if (const auto it = impl_->unwritten.find(id); it != impl_->unwritten.end()) return checked(it->second);
+    auto& slot = impl_->making[id];
+    mine = !slot.valid();
+    if (mine) slot = promise.get_future().share();
+    result = slot;
+  }
+  if (mine) {
+    try {
+      promise.set_value(impl_->find_or_build(id, source, max_cuda_version));
+    } catch (...) {
+      promise.set_exception(std::current_exception());
+    }
+    const std::scoped_lock lock(impl_->mutex);
+    impl_->making.erase(id);
+  }
+  return checked(result.get());
+}
+
+std::vector<CacheEntry> KernelStore::list() const {
+  std::vector<CacheEntry> entries;
+  for (const fs::path& directory : impl_->directories)
+    for (const fs::path& path : files_in(directory)) {
+      if (path.extension() != kEntrySuffix || !is_ours(path.filename().string())) continue;
+      const std::optional<std::string> text = read_file(path);
+      if (const auto entry = text ? read_entry(*text) : std::nullopt)
+        entries.push_back({entry->key, entry->entry, entry->binary.compiler, path, text->size()});
+    }
+  return entries;
+}
+
+KernelStore::Removed KernelStore::remove_all() {
+  Removed removed;
+  for (const fs::path& directory : impl_->directories) {
+    for (const fs::path& path : files_in(directory)) {
+      std::error_code error;
+      if (!is_ours(path.filename().string())) continue;
+      const std::uintmax_t bytes = fs::file_size(path, error);
+      if (error || unlink(path.c_str()) != 0) continue;
+      removed.entries += path.extension() == kEntrySuffix;
+      removed.bytes += bytes;
+    }
+    // Lock files of processes that were killed; one that is held stays.
+    for (const fs::path& path : files_in(directory / kLockDirectory)) {
+      const FileDescriptor file(open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
+      if (file && flock(file.get(), LOCK_EX | LOCK_NB) == 0) unlink(path.c_str());
+    }
+    rmdir((directory / kLockDirectory).c_str());  // refused while a key is locked
+  }
+  const std::scoped_lock lock(impl_->mutex);
+  impl_->unwritten.clear();
+  return removed;
+}
+
+const std::vector<fs::path>& KernelStore::directories() const { return impl_->directories; }
+
+fs::path KernelStore::writable_directory() const { return impl_->writable_directory(); }
+
+}  // namespace deep_gemm::jit
