@@ -28,7 +28,7 @@ std::optional<Entry> read_entry(std::string_view file) {
   if (!file.starts_with(kMagic) || file.size() < kMagic.size() + kDigits + 1) return std::nullopt;
   const std::string_view digest = file.substr(kMagic.size(), kDigits);
   const std::string_view body = file.substr(kMagic.size() + kDigits + 1);
-  if (sha256(body) != digest) return std::nullopt;
+  if (file[kMagic.size() + kDigits] != '\n' || sha256(body) != digest) return std::nullopt;
   const std::size_t end = body.find('\n');
   const std::string_view cubin = end == body.npos ? std::string_view() : body.substr(end + 1);
   Entry entry;

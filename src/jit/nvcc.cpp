@@ -49,7 +49,7 @@ class Nvcc : public Compiler {
     const std::string output = run_process({path_, "--version"}).output;
     constexpr std::string_view kMark = "release ";
     if (const std::size_t at = output.find(kMark); at != std::string::npos)
-      version_ = cuda_version_of(" " + output.substr(at + kMark.size(), 8));
+      version_ = cuda_version_of("nvcc " + output.substr(at + kMark.size(), output.find(',', at) - at - kMark.size()));
     if (version_ == 0) fail(ErrorCode::unavailable, "{} --version names no CUDA release: {}", path_, output);
     if (const int driver = cuda::driver_version(); driver != 0 && version_ > driver)
       fail(ErrorCode::unavailable,
