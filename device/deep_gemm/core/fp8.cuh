@@ -13,24 +13,26 @@ DG_HD constexpr uint32_t float_bits(float x) { return __builtin_bit_cast(uint32_
 DG_HD constexpr float float_from_bits(uint32_t bits) { return __builtin_bit_cast(float, bits); }
 DG_HD constexpr float magnitude(float x) { return float_from_bits(float_bits(x) & 0x7fffffffu); }
 
-// Every decoder builds the value with the exponent one above its type's bias and, for denormals (exponent field 0),
-// takes the implicit one away again by an exact subtraction: no step makes or reads an FP32 denormal, so flush-to-zero
-// is harmless.
+/// All ones where the condition holds. Selecting by masks keeps the conversions free of branches, so that compilers
+/// turn loops over them into vector code.
+DG_HD constexpr uint32_t mask_if(bool condition) { return 0u - static_cast<uint32_t>(condition); }
+
+// The decoders move the code's exponent and mantissa to FP32's place. Denormals (exponent field 0) get an implicit one
+// by an exponent one higher, and lose it again in an exact subtraction: no step makes or reads an FP32 denormal, so
+// flush-to-zero is harmless.
 
 DG_HD constexpr float decode_e4m3(uint8_t code) {
-  const uint32_t sign = (code & 0x80u) << 24, payload = code & 0x7fu;
-  const float normal = float_from_bits((payload << 20) + (120u << 23));
-  const float denormal = float_from_bits((payload << 20) + (121u << 23)) - 0x1p-6f;
-  const float value = payload < 8 ? denormal : normal;
-  return float_from_bits(sign | (payload == 0x7f ? 0x7fc00000u : float_bits(value)));
+  const uint32_t payload = code & 0x7fu, denormal = mask_if(payload < 8), nan = mask_if(payload == 0x7f);
+  const float value =
+      float_from_bits((payload << 20) + (120u << 23) + (denormal & 1u << 23)) - float_from_bits(denormal & 121u << 23);
+  return float_from_bits(float_bits(value) | (nan & 0x7fc00000u) | (code & 0x80u) << 24);
 }
 
 DG_HD constexpr float decode_f16(uint16_t code) {
-  const uint32_t sign = (code & 0x8000u) << 16, payload = code & 0x7fffu;
-  const float normal = float_from_bits((payload << 13) + (112u << 23));
-  const float denormal = float_from_bits((payload << 13) + (113u << 23)) - 0x1p-14f;
-  const uint32_t special = 0x7f800000u | (payload & 0x3ffu) << 13;
-  return float_from_bits(sign | (payload >= 0x7c00 ? special : float_bits(payload < 0x400 ? denormal : normal)));
+  const uint32_t payload = code & 0x7fffu, denormal = mask_if(payload < 0x400), special = mask_if(payload >= 0x7c00);
+  const float value =
+      float_from_bits((payload << 13) + (112u << 23) + (denormal & 1u << 23)) - float_from_bits(denormal & 113u << 23);
+  return float_from_bits(float_bits(value) | (special & 0x7f800000u) | (code & 0x8000u) << 16);
 }
 
 /// e5m2 is the upper half of f16.
@@ -42,32 +44,35 @@ DG_HD constexpr float decode_bf16(uint16_t code) { return float_from_bits(static
 /// and GPUs.
 DG_HD constexpr uint8_t encode_e4m3(float x) {
   const uint32_t bits = float_bits(x) & 0x7fffffffu;
-  // The last bit of 2^14 is worth 2^-9, e4m3's smallest step: the addition rounds below 2^-6, where the steps are even.
-  const uint32_t small = bits < 0x3c800000u ? bits : 0u;
-  const uint32_t denormal = float_bits(float_from_bits(small) + 0x1p14f) - float_bits(0x1p14f);
-  const uint32_t capped = bits > 0x43e00000u ? 0x43e00000u : bits;
-  const uint32_t normal = (capped + 0x7ffffu + ((capped >> 20) & 1u) - (120u << 23)) >> 20;
-  const uint32_t code = (bits < 0x3c800000u ? denormal : normal) | ((float_bits(x) >> 24) & 0x80u);
-  return static_cast<uint8_t>(bits > 0x7f800000u ? 0x7fu : code);
+  const uint32_t small = mask_if(bits < 0x3c800000u), big = mask_if(bits > 0x43e00000u),
+                 nan = mask_if(bits > 0x7f800000u);
+  // The last bit of 2^14 is worth 2^-9, e4m3's step below 2^-6: the addition rounds to it.
+  const uint32_t denormal = float_bits(float_from_bits(bits & small) + 0x1p14f) - float_bits(0x1p14f);
+  const uint32_t normal = (bits + 0x7ffffu + ((bits >> 20) & 1u) - (120u << 23)) >> 20;
+  const uint32_t finite =
+      (denormal & small) | (normal & ~small & ~big) | (0x7eu & big) | ((float_bits(x) >> 24) & 0x80u);
+  return static_cast<uint8_t>((finite & ~nan) | (0x7fu & nan));
 }
 
 /// Nearest bf16, ties to even; any NaN gives 0x7fff.
 DG_HD constexpr uint16_t encode_bf16(float x) {
   const uint32_t bits = float_bits(x);
   const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  return static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fffu : rounded);
+  const uint32_t nan = mask_if((bits & 0x7fffffffu) > 0x7f800000u);
+  return static_cast<uint16_t>((rounded & ~nan) | (0x7fffu & nan));
 }
 
 /// Nearest f16, ties to even; from 65520 on an infinity; any NaN gives 0x7fff.
 DG_HD constexpr uint16_t encode_f16(float x) {
   const uint32_t bits = float_bits(x) & 0x7fffffffu;
-  // The last bit of 1/2 is worth 2^-24, f16's smallest step.
-  const uint32_t small = bits < 0x38800000u ? bits : 0u;
-  const uint32_t denormal = float_bits(float_from_bits(small) + 0.5f) - float_bits(0.5f);
+  const uint32_t small = mask_if(bits < 0x38800000u), big = mask_if(bits >= 0x477ff000u),
+                 nan = mask_if(bits > 0x7f800000u);
+  // The last bit of 1/2 is worth 2^-24, f16's step below 2^-14: the addition rounds to it.
+  const uint32_t denormal = float_bits(float_from_bits(bits & small) + 0.5f) - float_bits(0.5f);
   const uint32_t normal = (bits + 0xfffu + ((bits >> 13) & 1u) - (112u << 23)) >> 13;
-  const uint32_t finite = bits < 0x38800000u ? denormal : normal;
-  const uint32_t code = (bits >= 0x477ff000u ? 0x7c00u : finite) | ((float_bits(x) >> 16) & 0x8000u);
-  return static_cast<uint16_t>(bits > 0x7f800000u ? 0x7fffu : code);
+  const uint32_t finite =
+      (denormal & small) | (normal & ~small & ~big) | (0x7c00u & big) | ((float_bits(x) >> 16) & 0x8000u);
+  return static_cast<uint16_t>((finite & ~nan) | (0x7fffu & nan));
 }
 
 /// The next power of two at or above a positive normal `x`; infinity stays.

@@ -1,0 +1,2 @@
+#define DG_CPU_TARGET baseline
+#include "cpu/gemm_block_body.h"
