@@ -32,10 +32,10 @@ DG_HD constexpr float random_normal(uint64_t key, uint64_t index) {
   return static_cast<float>(random_normal_units(key, index)) * (1.0f / 107020.0f);
 }
 
-/// e4m3 of a normal variate with σ = 112, as in a block whose largest element became 448; one in 64 is made smaller by up
-/// to 2^15, so that denormals and zeros occur.
+/// e4m3 of a normal variate with σ = 160, since 448 / 160 is what the largest of 128 comes to: quantised blocks look so.
+/// One in 64 is made smaller by up to 2^15, so that denormals and zeros occur.
 DG_HD constexpr uint8_t random_e4m3(uint64_t key, uint64_t index) {
-  const float value = static_cast<float>(random_normal_units(key, index)) * (112.0f / 107020.0f);
+  const float value = static_cast<float>(random_normal_units(key, index)) * (160.0f / 107020.0f);
   const auto dice = static_cast<uint32_t>(random_bits(~key, index) >> 32);
   const uint32_t shift = (dice & 63) == 0 ? dice >> 6 & 15 : 0;
   return encode_e4m3(value * float_from_bits((127 - shift) << 23));
