@@ -1,0 +1,170 @@
+// The shared-memory map and the other numbers that follow from a config, for every legal config.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <set>
+#include <vector>
+
+#include <deep_gemm/gemm/layout.cuh>
+
+#include "gemm/kernel_source.h"
+
+namespace deep_gemm {
+namespace {
+
+/// Every legal combination, with the fewest and the most stages and all between.
+const std::vector<GemmConfig>& legal_configs() {
+  static const std::vector<GemmConfig> kConfigs = [] {
+    std::vector<GemmConfig> configs;
+    for (const DType type : {DType::bf16, DType::f32})
+      for (const bool scaled : {true, false})
+        for (const int tile_m : {64, 128, 256})
+          for (int tile_n = 8; tile_n <= 264; tile_n += 8)
+            for (const Multicast multicast : {Multicast::none, Multicast::a, Multicast::b})
+              for (int stages = 1; stages <= 33; ++stages) {
+                const GemmConfig c{.d_type = type,
+                                   .scaled_a = scaled,
+                                   .tile_m = tile_m,
+                                   .tile_n = tile_n,
+                                   .stages = stages,
+                                   .cluster = multicast == Multicast::none ? 1 : 2,
+                                   .multicast = multicast};
+                if (why_illegal(c) == nullptr) configs.push_back(c);
+              }
+    return configs;
+  }();
+  return kConfigs;
+}
+
+TEST(Layout, ManyConfigsAreLegal) {
+  std::set<std::pair<int, int>> tiles;
+  for (const GemmConfig& c : legal_configs()) tiles.insert({c.tile_m, c.tile_n});
+  EXPECT_GE(tiles.size(), 30u);
+  for (const int tile_n : {112, 144, 160, 192}) EXPECT_TRUE(tiles.contains({128, tile_n})) << tile_n;
+}
+
+TEST(Layout, IllegalConfigsSayWhy) {
+  const auto why = [](const GemmConfig& c) {
+    const char* reason = why_illegal(c);
+    return std::string(reason ? reason : "legal");
+  };
+  const GemmConfig good{};
+  EXPECT_EQ(why(good), "legal");
+  const auto with = [&](auto change) {
+    GemmConfig c = good;
+    change(c);
+    return why(c);
+  };
+  using C = GemmConfig;
+  EXPECT_NE(with([](C& c) { c.d_type = DType::f16; }).find("d_type"), std::string::npos);
+  for (const int tile_m : {0, 32, 96, 192, 512, -64})
+    EXPECT_NE(with([&](C& c) { c.tile_m = tile_m; }).find("tile_m"), std::string::npos) << tile_m;
+  for (const int tile_n : {0, 8, 24, 272, -16})
+    EXPECT_NE(with([&](C& c) { c.tile_n = tile_n; }).find("tile_n"), std::string::npos) << tile_n;
+  for (const int stages : {-1, 0, 1, 33})
+    EXPECT_NE(with([&](C& c) { c.stages = stages; }).find("stages"), std::string::npos) << stages;
+  for (const int unroll : {-1, 0, 9})
+    EXPECT_NE(with([&](C& c) { c.unroll = unroll; }).find("unroll"), std::string::npos);
+  for (const int cluster : {-1, 0, 3, 4})
+    EXPECT_NE(with([&](C& c) { c.cluster = cluster; }).find("cluster"), std::string::npos) << cluster;
+  EXPECT_NE(with([](C& c) { c.cluster = 2; }).find("multicast"), std::string::npos);
+  EXPECT_NE(with([](C& c) { c.multicast = Multicast::a; }).find("multicast"), std::string::npos);
+  EXPECT_NE(with([](C& c) { c.tile_n = 256; }).find("registers"), std::string::npos);
+  EXPECT_NE(with([](C& c) { c.stages = 32; }).find("shared memory"), std::string::npos);
+  EXPECT_NE(why_illegal(good, 100 * 1024), nullptr);
+}
+
+TEST(Layout, RegionsAreDisjointAlignedAndFit) {
+  for (const GemmConfig& c : legal_configs()) {
+    const SmemLayout s = smem_layout(c);
+    const auto stages = static_cast<uint32_t>(c.stages);
+    const uint32_t math_warps = math_threads(c) / 32;
+    struct Region {
+      uint32_t begin, bytes;
+    };
+    std::vector<Region> regions = {{s.a, stages * a_stage_bytes(c)},
+                                   {s.b, stages * b_stage_bytes(c)},
+                                   {s.d, math_warps * store_ring_bytes(c)},
+                                   {s.scale_a, stages * scale_a_stage_bytes(c)},
+                                   {s.scale_b, stages * scale_b_stage_floats(c) * 4},
+                                   {s.full, stages * 8},
+                                   {s.empty, stages * 8}};
+    std::sort(regions.begin(), regions.end(), [](const Region& x, const Region& y) {
+      return std::pair(x.begin, x.bytes) < std::pair(y.begin, y.bytes);
+    });
+    for (std::size_t i = 0; i < regions.size(); ++i)
+      ASSERT_LE(regions[i].begin + regions[i].bytes, i + 1 < regions.size() ? regions[i + 1].begin : s.bytes)
+          << kernel_name(c) << " region " << i;
+    ASSERT_LE(s.bytes, kMaxSmemBytes) << kernel_name(c);
+    for (uint32_t stage = 0; stage < stages; ++stage) {
+      ASSERT_EQ((s.a + stage * a_stage_bytes(c)) % 1024, 0u) << kernel_name(c) << " stage " << stage;
+      ASSERT_EQ((s.b + stage * b_stage_bytes(c)) % 1024, 0u) << kernel_name(c) << " stage " << stage;
+      // TMA writes them; promotion reads float4-sized slots of B's scales.
+      ASSERT_EQ((s.scale_a + stage * scale_a_stage_bytes(c)) % 128, 0u) << kernel_name(c) << " stage " << stage;
+    }
+    ASSERT_EQ(s.scale_b % 16, 0u) << kernel_name(c);
+    ASSERT_EQ(s.full % 8, 0u) << kernel_name(c);
+    ASSERT_EQ(s.empty % 8, 0u) << kernel_name(c);
+  }
+}
+
+TEST(Layout, StoreBoxesDivideTheTileAndKeepTheSwizzlesPeriod) {
+  for (const GemmConfig& c : legal_configs()) {
+    const uint32_t row_bytes = store_cols(c) * d_bytes(c), box_bytes = 16 * row_bytes;
+    ASSERT_TRUE(row_bytes == 32 || row_bytes == 64 || row_bytes == 128) << kernel_name(c);
+    ASSERT_EQ(store_box_bytes(c), box_bytes) << kernel_name(c);
+    ASSERT_EQ(static_cast<uint32_t>(c.tile_n) % store_cols(c), 0u) << kernel_name(c);
+    ASSERT_GE(store_slots(c), 1u) << kernel_name(c);
+    ASSERT_LE(store_slots(c) * box_bytes, store_ring_bytes(c)) << kernel_name(c);
+    // The pattern repeats after 8 rows of 128 bytes, 8 of 64 and 8 of 32: each box must start at such a multiple.
+    for (uint32_t warp = 0; warp < math_threads(c) / 32; ++warp)
+      for (uint32_t slot = 0; slot < store_slots(c); ++slot)
+        ASSERT_EQ((smem_layout(c).d + warp * store_ring_bytes(c) + slot * box_bytes) % (8 * row_bytes), 0u)
+            << kernel_name(c) << " warp " << warp << " slot " << slot;
+  }
+}
+
+TEST(Layout, TilesTouchAsManyRowsOfScalesAsTheConfigSays) {
+  for (const GemmConfig& c : legal_configs()) {
+    const auto tile_n = static_cast<uint32_t>(c.tile_n);
+    uint32_t most = 0;
+    for (uint32_t start = 0; start < 128 * tile_n; start += tile_n) {
+      ASSERT_EQ(start % kScaleRows % scale_offset_step(c), 0u) << kernel_name(c);
+      most = std::max(most, (start + tile_n - 1) / kScaleRows - start / kScaleRows + 1);
+    }
+    ASSERT_EQ(scale_b_rows(c), most) << kernel_name(c);
+    ASSERT_LE(most, scale_b_stage_floats(c)) << kernel_name(c);
+  }
+}
+
+TEST(Layout, ThreadsAndPartsFitTheHardware) {
+  for (const GemmConfig& c : legal_configs()) {
+    ASSERT_EQ(math_warpgroups(c) * 64 * waves(c), static_cast<uint32_t>(c.tile_m)) << kernel_name(c);
+    ASSERT_EQ(num_threads(c), math_threads(c) + kLoadThreads) << kernel_name(c);
+    ASSERT_EQ(cluster_m(c) * cluster_n(c), static_cast<uint32_t>(c.cluster)) << kernel_name(c);
+    // What one CTA loads of a shared operand: whole groups of 8 rows (a swizzle's period), at most a TMA box.
+    for (const uint32_t part : {c.tile_m / cluster_n(c), c.tile_n / cluster_m(c)}) {
+      ASSERT_EQ(part % 8, 0u) << kernel_name(c);
+      ASSERT_LE(part, 256u) << kernel_name(c);
+    }
+    // A barrier counts at most 2^20 - 1 bytes of one phase.
+    ASSERT_LT(a_stage_bytes(c) + b_stage_bytes(c) + scale_a_stage_bytes(c), 1u << 20) << kernel_name(c);
+  }
+}
+
+TEST(Layout, NamesTellConfigsApart) {
+  std::set<std::string> names;
+  for (const GemmConfig& c : legal_configs()) {
+    for (const int unroll : {1, 2})
+      for (const bool accumulate : {false, true}) {
+        GemmConfig variant = c;
+        variant.unroll = unroll, variant.accumulate = accumulate;
+        const std::string name = kernel_name(variant);
+        ASSERT_TRUE(names.insert(name).second) << name << " names two configs";
+        ASSERT_EQ(name.find_first_not_of("abcdefghijklmnopqrstuvwxyz_0123456789"), std::string::npos) << name;
+      }
+  }
+}
+
+}  // namespace
+}  // namespace deep_gemm

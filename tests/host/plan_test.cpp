@@ -1,0 +1,217 @@
+// The choice of a kernel: legal, deterministic, few kernels, and explained.
+#include "gemm/plan.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include <deep_gemm/gemm/layout.cuh>
+
+#include "gemm/kernel_source.h"
+#include "gemm_support.h"
+
+namespace deep_gemm {
+namespace {
+
+/// A GPU that does not exist: everything about it differs from the presets.
+DeviceInfo made_up() {
+  return {.name = "made up",
+          .num_sms = 20,
+          .smem_bytes = 100 * 1024,
+          .l2_bytes = 4 << 20,
+          .clock_ghz = 0.9,
+          .hbm_gbytes_per_s = 300,
+          .max_clusters_of_2 = 7};
+}
+std::vector<DeviceInfo> devices() { return {DeviceInfo::h100(), DeviceInfo::h200(), DeviceInfo::h800(), made_up()}; }
+
+/// All small m, then ever sparser ones with their neighbours, up to 16384.
+std::vector<int64_t> row_counts() {
+  std::vector<int64_t> counts;
+  for (int64_t m = 1; m < 70; ++m) counts.push_back(m);
+  for (int64_t m = 70; m < 16384; m += std::max<int64_t>(m / 12, 1)) counts.push_back(m);
+  for (int64_t m = 128; m <= 16384; m *= 2)
+    for (const int64_t near : {m - 1, m, m + 1}) counts.push_back(near);
+  return counts;
+}
+
+std::string text(const Problem& p, const DeviceInfo& device) {
+  return fmt::format("{} x {} x {} on {}, num_sms {}", p.m, p.n, p.k, device.name, p.num_sms);
+}
+
+void expect_launchable(const GemmPlan& plan, const Problem& p, const DeviceInfo& device) {
+  const std::string where = text(p, device) + ": " + kernel_name(plan.config);
+  EXPECT_EQ(why_illegal(plan.config, p, device), nullptr) << where;
+  const int sms = p.num_sms > 0 ? std::min(p.num_sms, device.num_sms) : device.num_sms;
+  EXPECT_LE(plan.grid, sms) << where;
+  EXPECT_EQ(plan.grid % plan.config.cluster, 0) << where;
+  EXPECT_LE(plan.grid / plan.config.cluster, plan.config.cluster == 2 ? device.max_clusters_of_2 : sms) << where;
+  EXPECT_EQ(plan.grid > 0, p.m > 0 && p.n > 0) << where;
+  EXPECT_EQ(plan.block_threads, static_cast<int>(num_threads(plan.config))) << where;
+  EXPECT_EQ(plan.smem_bytes, static_cast<int>(smem_layout(plan.config).bytes)) << where;
+  EXPECT_LE(plan.smem_bytes, device.smem_bytes) << where;
+  EXPECT_GE(plan.raster_tiles, 1) << where;
+  EXPECT_FALSE(plan.reason.empty()) << where;
+  EXPECT_EQ(plan.reason.find('\n'), std::string::npos) << where;
+  EXPECT_TRUE(std::isfinite(plan.estimate_us) && plan.estimate_us >= 0) << where;
+}
+
+TEST(Plan, AtMostEightKernelsForALayerOverAllRows) {
+  for (const DeviceInfo& device : devices())
+    for (const test::LayerShape& layer : test::kDeepSeekLayers) {
+      Problem p{.n = layer.n, .k = layer.k};
+      const std::vector<GemmConfig> kernels = kernels_for(p, device);
+      EXPECT_GE(kernels.size(), 1u) << text(p, device);
+      EXPECT_LE(kernels.size(), 8u) << text(p, device);
+      for (const int64_t m : row_counts()) {
+        p.m = m;
+        const GemmPlan chosen = plan(p, device);
+        expect_launchable(chosen, p, device);
+        EXPECT_NE(std::find(kernels.begin(), kernels.end(), chosen.config), kernels.end())
+            << text(p, device) << ": " << kernel_name(chosen.config) << " is not one of kernels_for";
+      }
+    }
+}
+
+TEST(Plan, DoesNotDependOnRowsAskedBefore) {
+  for (const int64_t m : {1, 64, 4096}) {
+    Problem p{.m = m, .n = 4096, .k = 7168};
+    const std::vector<GemmConfig> kernels = kernels_for(p, DeviceInfo::h100());
+    p.m = 0;
+    EXPECT_EQ(kernels_for(p, DeviceInfo::h100()), kernels) << m;
+  }
+}
+
+TEST(Plan, TheSameArgumentsGiveTheSamePlan) {
+  for (const DeviceInfo& device : devices())
+    for (const int64_t m : {1, 77, 4096}) {
+      const Problem p{.m = m, .n = 7168, .k = 2048};
+      const GemmPlan first = plan(p, device), second = plan(p, device);
+      EXPECT_EQ(first.config, second.config);
+      EXPECT_EQ(first.reason, second.reason);
+      EXPECT_EQ(first.grid, second.grid);
+      EXPECT_EQ(first.raster_tiles, second.raster_tiles);
+      ASSERT_EQ(first.runners_up.size(), second.runners_up.size());
+      for (std::size_t i = 0; i < first.runners_up.size(); ++i)
+        EXPECT_EQ(first.runners_up[i].config, second.runners_up[i].config);
+    }
+}
+
+TEST(Plan, RunnersUpAreTheOtherKernelsFromBestToWorst) {
+  for (const DeviceInfo& device : devices())
+    for (const int64_t m : {1, 64, 300, 4096}) {
+      const Problem p{.m = m, .n = 2112, .k = 7168};
+      const GemmPlan chosen = plan(p, device);
+      EXPECT_EQ(chosen.runners_up.size() + 1, kernels_for(p, device).size()) << text(p, device);
+      double last = chosen.estimate_us;
+      for (const PlanCandidate& other : chosen.runners_up) {
+        EXPECT_GE(other.estimate_us, last) << text(p, device);
+        EXPECT_FALSE(other.config == chosen.config) << text(p, device);
+        last = other.estimate_us;
+      }
+    }
+}
+
+TEST(Plan, StrangeExtentsHavePlansToo) {
+  constexpr int64_t kMost = 2147483647;
+  for (const DeviceInfo& device : devices())
+    for (const int64_t m : {int64_t{0}, int64_t{1}, int64_t{17}, kMost})
+      for (const int64_t n : {int64_t{0}, int64_t{1}, int64_t{129}, kMost})
+        for (const int64_t k : {int64_t{0}, int64_t{1}, int64_t{130}, kMost}) {
+          if ((m == kMost) + (n == kMost) + (k == kMost) > 1) continue;
+          const Problem p{.m = m, .n = n, .k = k};
+          expect_launchable(plan(p, device), p, device);
+        }
+}
+
+TEST(Plan, EveryVariantHasItsKernels) {
+  for (const DeviceInfo& device : devices())
+    for (const DType type : {DType::bf16, DType::f32})
+      for (const bool scaled : {true, false})
+        for (const bool accumulate : {true, false}) {
+          const Problem p{.m = 300, .n = 520, .k = 700, .d_type = type, .scaled_a = scaled, .accumulate = accumulate};
+          const GemmPlan chosen = plan(p, device);
+          expect_launchable(chosen, p, device);
+          EXPECT_EQ(chosen.config.d_type, type);
+          EXPECT_EQ(chosen.config.scaled_a, scaled);
+          EXPECT_EQ(chosen.config.accumulate, accumulate);
+        }
+}
+
+TEST(Plan, RespectsTheNumberOfSms) {
+  for (const DeviceInfo& device : devices())
+    for (const int num_sms : {1, 2, 3, 7, 19, 66, 131, 132, 133, 1000})
+      for (const int64_t m : {1, 130, 4096}) {
+        const Problem p{.m = m, .n = 4096, .k = 7168, .num_sms = num_sms};
+        expect_launchable(plan(p, device), p, device);
+      }
+}
+
+TEST(Plan, CandidatesAreLegalAndDistinct) {
+  for (const DeviceInfo& device : devices()) {
+    const Problem p{.m = 300, .n = 520, .k = 700};
+    const std::vector<GemmConfig> all = candidates(p, device);
+    EXPECT_GE(all.size(), 20u) << device.name;
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      EXPECT_EQ(why_illegal(all[i], p, device), nullptr) << kernel_name(all[i]);
+      EXPECT_EQ(std::count(all.begin(), all.end(), all[i]), 1) << kernel_name(all[i]);
+    }
+  }
+}
+
+TEST(Plan, TakesALegalConfigAsGiven) {
+  const Problem p{.m = 300, .n = 520, .k = 700};
+  for (const GemmConfig& config : candidates(p, made_up())) {
+    const GemmPlan given = plan(p, made_up(), config);
+    EXPECT_EQ(given.config, config);
+    EXPECT_TRUE(given.runners_up.empty());
+    expect_launchable(given, p, made_up());
+  }
+}
+
+void expect_rejected(const Problem& p, const DeviceInfo& device, const std::optional<GemmConfig>& config,
+                     std::initializer_list<const char*> texts) {
+  try {
+    plan(p, device, config);
+    ADD_FAILURE() << text(p, device) << (config ? kernel_name(*config) : "") << " was accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::invalid_argument);
+    for (const char* part : texts) EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+  }
+}
+
+TEST(Plan, IllegalConfigsAreErrorsThatSayWhy) {
+  const Problem p{.m = 300, .n = 520, .k = 700};
+  const DeviceInfo h100 = DeviceInfo::h100();
+  expect_rejected(p, h100, GemmConfig{.tile_m = 100}, {"plan", "100x128", "300", "520", "700", "tile_m"});
+  expect_rejected(p, h100, GemmConfig{.stages = 30}, {"shared memory"});
+  expect_rejected(p, h100, GemmConfig{.d_type = DType::f32}, {"d_type"});
+  expect_rejected(p, h100, GemmConfig{.scaled_a = false}, {"scaled_a"});
+  expect_rejected(p, h100, GemmConfig{.accumulate = true}, {"accumulate"});
+  expect_rejected(p, h100, GemmConfig{.cluster = 2}, {"multicast"});
+  Problem one_sm = p;
+  one_sm.num_sms = 1;
+  expect_rejected(one_sm, h100, GemmConfig{.cluster = 2, .multicast = Multicast::a}, {"cluster"});
+  expect_rejected(p, made_up(), GemmConfig{.stages = 6}, {"shared memory"});
+}
+
+TEST(Plan, DevicesWithoutRoomForAnyKernelAreErrors) {
+  DeviceInfo tiny = made_up();
+  tiny.smem_bytes = 1024;
+  expect_rejected({.m = 300, .n = 520, .k = 700}, tiny, {}, {"plan", "made up", "1024"});
+}
+
+TEST(Plan, KnownDevicesGetTheRatesOfTheirPreset) {
+  DeviceInfo found = DeviceInfo::h200();
+  found.clock_ghz = 1.98, found.hbm_gbytes_per_s = 1, found.max_clusters_of_2 = 1;
+  EXPECT_EQ(known_device(found), DeviceInfo::h200());
+  found.num_sms = 100;
+  EXPECT_EQ(known_device(found), found);
+  EXPECT_EQ(known_device(made_up()), made_up());
+}
+
+}  // namespace
+}  // namespace deep_gemm
