@@ -1,0 +1,46 @@
+#include "shapes.h"
+
+#include "scratch.h"
+
+namespace deep_gemm::cli {
+namespace {
+
+using Shapes = std::vector<Shape>;
+
+TEST(Shapes, ReadsColumnsByName) {
+  Scratch scratch;
+  EXPECT_EQ(read_shapes(scratch.write("a", "m,n,k\n1,2,3\n4096,7168,2048\n")), (Shapes{{1, 2, 3}, {4096, 7168, 2048}}));
+  EXPECT_EQ(read_shapes(scratch.write("b", "\xef\xbb\xbfname, k ,us,n,m\r\n# remark\r\n\r\nx, 3 ,1.5,2,0\r\n")),
+            (Shapes{{0, 2, 3}}));
+  EXPECT_EQ(read_shapes(scratch.write("c", "layout,m,n,k,groups,loads\ndense,1,2,3,1,\ndense,4,5,6,,")),
+            (Shapes{{1, 2, 3}, {4, 5, 6}}));
+}
+
+TEST(Shapes, TheProjectsOwnFileIsOne) {
+  const Shapes shapes = read_shapes(DG_SOURCE_DIR "/bench/shapes/dense.csv");
+  ASSERT_EQ(shapes.size(), 18u);
+  EXPECT_EQ(shapes.front(), (Shape{64, 2112, 7168}));
+  EXPECT_EQ(shapes.back(), (Shape{4096, 7168, 2048}));
+}
+
+TEST(Shapes, ErrorsNameFileAndLine) {
+  Scratch scratch;
+  const auto refused = [&](const std::string& content, const std::string& part) {
+    const std::string path = scratch.write("shapes.csv", content);
+    expect_error(ErrorCode::io, path + part, [&] { read_shapes(path); });
+  };
+  refused("", ": no shapes");
+  refused("m,n,k\n", ": no shapes");
+  refused("m,n\n1,2\n", ":1: the header line must name the column k");
+  refused("m,n,k,m\n1,2,3,4\n", ":1: the header line must name the column m once");
+  refused("m,n,k\n1,2,3\n1,2\n", ":3: 2 cells, expected 3");
+  refused("m,n,k\n1,2,3,4\n", ":2: 4 cells, expected 3");
+  for (const char* bad : {"", "x", "-1", "1.5", "0x10", "1e3", "2147483648", "99999999999999999999", "1 2"})
+    refused(std::string("m,n,k\n\n1,") + bad + ",3\n", std::string(":3: n is '") + bad + "', expected a whole number");
+  refused("layout,m,n,k\nmasked,1,2,3\n", ":2: layout is 'masked', expected 'dense'");
+  refused("layout,m,n,k,groups\ndense,1,2,3,8\n", ":2: groups is '8', expected 1");
+  expect_error(ErrorCode::io, "cannot be opened: No such file", [&] { read_shapes(scratch.path("missing")); });
+}
+
+}  // namespace
+}  // namespace deep_gemm::cli
