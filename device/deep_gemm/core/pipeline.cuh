@@ -39,6 +39,11 @@ struct Pipeline {
   /// A slot counts as empty before its first use: the wait for the phase before the first one returns at once.
   DG_DEVICE void wait_empty(State at) const { ptx::mbarrier_wait_parity(empty + at.stage, at.phase ^ 1); }
   DG_DEVICE void wait_full(State at) const { ptx::mbarrier_wait_parity(full + at.stage, at.phase); }
+  /// By whoever fills the slots, at the end: returns when all slots are empty, so that no arrival and no multicast of
+  /// another CTA is still on its way here and the CTA may exit.
+  DG_DEVICE void drain(State at) const {
+    for (uint32_t s = 0; s < kStages; ++s, at.advance()) wait_empty(at);
+  }
   /// By all lanes of a consumer warp, after its last read of the slot.
   DG_DEVICE void release(State at) const {
     const uint32_t lane = threadIdx.x % 32;

@@ -75,6 +75,7 @@ struct Fp8Gemm1d2d {
       }
     }
     ptx::griddepcontrol_launch_dependents();
+    if constexpr (C.cluster > 1) ring.drain(at);
   }
 
   DG_DEVICE static void load_scales_b(const GemmArgs& args, uint8_t* smem, const Ring& ring, uint32_t lane) {
@@ -95,9 +96,15 @@ struct Fp8Gemm1d2d {
   }
 
   DG_DEVICE static void multiply_tiles(const GemmArgs& args, uint8_t* smem, const Ring& ring) {
-    const uint32_t warpgroup = threadIdx.x / kWarpgroup, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    // The shuffle tells the compiler that this is the same in all lanes: descriptors then live in uniform registers.
+    const uint32_t warpgroup = __shfl_sync(~0u, threadIdx.x / kWarpgroup, 0);
+    const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const uint32_t group_row = warpgroup * 64 * kWaves, warp_row = warp % 4 * 16;
     const uint32_t steps = ceil_div(args.k, kTileK);
+    const uint64_t a_ring = ptx::wgmma_descriptor(smem + kSmem.a + group_row * kTileK);
+    const uint64_t b_ring = ptx::wgmma_descriptor(smem + kSmem.b);
+    const float* scale_a_ring = reinterpret_cast<float*>(smem + kSmem.scale_a) + group_row + warp_row + lane / 4;
+    const float* scale_b_ring = reinterpret_cast<float*>(smem + kSmem.scale_b);
     uint8_t* staging = smem + kSmem.d + warp * store_ring_bytes(C);
     uint32_t staging_slot = 0;
     typename Ring::State at;
@@ -107,22 +114,12 @@ struct Fp8Gemm1d2d {
       float sum[kWaves][C.tile_n / 2] = {};
 #pragma unroll C.unroll
       for (uint32_t step = 0; step < steps; ++step, at.advance()) {
+        float scale_a[kWaves][2], scale_b[kScalesB];
         ring.wait_full(at);
-        const float* scale_b_slot = reinterpret_cast<float*>(smem + kSmem.scale_b) + at.stage * scale_b_stage_floats(C);
-        const float* scale_a_slot = reinterpret_cast<float*>(smem + kSmem.scale_a + at.stage * scale_a_stage_bytes(C));
-        float scale_b[kScalesB];
-#pragma unroll
-        for (uint32_t r = 0; r < kScalesB; ++r) scale_b[r] = scale_b_slot[r];
-        float scale_a[kWaves][2];
-#pragma unroll
-        for (uint32_t i = 0; i < kWaves * 2; ++i)
-          scale_a[i / 2][i % 2] =
-              C.scaled_a ? scale_a_slot[group_row + i / 2 * 64 + warp_row + lane / 4 + i % 2 * 8] : 1.f;
-        const uint64_t b = ptx::wgmma_descriptor(smem + kSmem.b + at.stage * b_stage_bytes(C));
 #pragma unroll
         for (uint32_t wave = 0; wave < kWaves; ++wave) {
-          const uint64_t a =
-              ptx::wgmma_descriptor(smem + kSmem.a + at.stage * a_stage_bytes(C) + (group_row + wave * 64) * kTileK);
+          const uint64_t a = a_ring + (at.stage * a_stage_bytes(C) + wave * 64 * kTileK) / 16;
+          const uint64_t b = b_ring + at.stage * b_stage_bytes(C) / 16;
           float partial[C.tile_n / 2];
           ptx::wgmma_fence_operands(partial);
           ptx::wgmma_fence();
@@ -130,6 +127,9 @@ struct Fp8Gemm1d2d {
           for (uint32_t k = 0; k < kTileK / 32; ++k)
             ptx::WgmmaFp8<C.tile_n>::mma(partial, a + k * 2, b + k * 2, k != 0);
           ptx::wgmma_commit_group();
+          if (wave == 0)
+            load_scales(scale_a, scale_b, scale_a_ring + at.stage * C.tile_m,
+                        scale_b_ring + at.stage * scale_b_stage_floats(C));
           ptx::wgmma_fence_operands(partial);
           ptx::wgmma_wait_group<0>();
           if (wave + 1 == kWaves) ring.release(at);
@@ -143,6 +143,15 @@ struct Fp8Gemm1d2d {
     if (lane == 0) ptx::tma_store_wait_read<0>();
   }
 
+  /// A thread's two rows of each wave, and the rows of B's scales that the tile touches; while the tensor cores work.
+  DG_DEVICE static void load_scales(float (&scale_a)[kWaves][2], float (&scale_b)[kScalesB], const float* from_a,
+                                    const float* from_b) {
+#pragma unroll
+    for (uint32_t i = 0; i < kWaves * 2; ++i) scale_a[i / 2][i % 2] = C.scaled_a ? from_a[i / 2 * 64 + i % 2 * 8] : 1.f;
+#pragma unroll
+    for (uint32_t r = 0; r < kScalesB; ++r) scale_b[r] = from_b[r];
+  }
+
   DG_DEVICE static void run(const GemmArgs& args) {
     extern __shared__ __align__(1024) uint8_t smem[];
     const Ring ring{reinterpret_cast<uint64_t*>(smem + kSmem.full), reinterpret_cast<uint64_t*>(smem + kSmem.empty)};
@@ -153,7 +162,7 @@ struct Fp8Gemm1d2d {
       ring.init();
     }
     if constexpr (C.cluster > 1) {
-      ptx::cluster_sync();
+      ptx::cluster_sync_relaxed();
     } else {
       __syncthreads();
     }
@@ -167,12 +176,10 @@ struct Fp8Gemm1d2d {
       } else if (thread >= 32 && thread < 32 + kScalesB) {
         load_scales_b(args, smem, ring, thread - 32);
       }
-      __syncwarp();
     } else {
       if constexpr (math_warpgroups(C) > 1) ptx::setmaxnreg_inc<232>();
       multiply_tiles(args, smem, ring);
     }
-    if constexpr (C.cluster > 1) ptx::cluster_sync();
   }
 };
 

@@ -32,8 +32,10 @@ DG_HD constexpr uint32_t scale_b_rows(const GemmConfig& c) {
 /// Columns of D that one TMA store takes: the widest swizzle atom (128, 64 or 32 bytes) that divides the tile.
 DG_HD constexpr uint32_t d_bytes(const GemmConfig& c) { return c.d_type == DType::f32 ? 4 : 2; }
 DG_HD constexpr uint32_t store_cols(const GemmConfig& c) { return gcd(c.tile_n, 128 / d_bytes(c)); }
-/// A store box is 16 rows (a warp's) of store_cols columns; a warp's staging ring holds `store_slots` of them.
+/// A store box is 16 rows (a warp's) of store_cols columns; a warp stores `store_boxes` of them for a tile.
 DG_HD constexpr uint32_t store_box_bytes(const GemmConfig& c) { return 16 * store_cols(c) * d_bytes(c); }
+DG_HD constexpr uint32_t store_boxes(const GemmConfig& c) { return waves(c) * (c.tile_n / store_cols(c)); }
+
 /// Byte offsets into the dynamic shared memory of a CTA, which is 1024-aligned.
 struct SmemLayout {
   uint32_t a, b, d, scale_a, scale_b, full, empty, bytes;
@@ -42,13 +44,13 @@ DG_HD constexpr uint32_t a_stage_bytes(const GemmConfig& c) { return c.tile_m * 
 DG_HD constexpr uint32_t b_stage_bytes(const GemmConfig& c) { return c.tile_n * kTileK; }
 DG_HD constexpr uint32_t scale_a_stage_bytes(const GemmConfig& c) { return c.scaled_a ? c.tile_m * 4 : 0; }
 DG_HD constexpr uint32_t scale_b_stage_floats(const GemmConfig&) { return 4; }
-DG_HD constexpr SmemLayout smem_layout(const GemmConfig& c, uint32_t ring_bytes) {
+DG_HD constexpr SmemLayout smem_layout(const GemmConfig& c, uint32_t slots) {
   SmemLayout s{};
   uint32_t at = 0;
   s.a = at, at += c.stages * a_stage_bytes(c);
   s.b = at, at += c.stages * b_stage_bytes(c);
-  at = align_up(at, 1024);
-  s.d = at, at += math_threads(c) / 32 * ring_bytes;
+  s.d = at, at += math_threads(c) / 32 * slots * store_box_bytes(c);
+  at = align_up(at, 128);
   s.scale_a = at, at += c.stages * scale_a_stage_bytes(c);
   s.scale_b = at, at += c.stages * scale_b_stage_floats(c) * 4;
   s.full = at, at += c.stages * 8;
@@ -56,15 +58,15 @@ DG_HD constexpr SmemLayout smem_layout(const GemmConfig& c, uint32_t ring_bytes)
   s.bytes = at;
   return s;
 }
-
-/// Staging of one math warp: two boxes' worth, or one where that pays for another stage.
-DG_HD constexpr uint32_t store_ring_bytes(const GemmConfig& c) {
-  return smem_layout(c, 4096).bytes <= kMaxSmemBytes ? 4096 : 2048;
-}
+/// Boxes that a warp's staging ring holds: what the stages leave room for. With all of a tile's boxes in it no warp waits
+/// for TMA inside a tile.
 DG_HD constexpr uint32_t store_slots(const GemmConfig& c) {
-  return min(store_ring_bytes(c) / store_box_bytes(c), c.tile_n / store_cols(c));
+  uint32_t slots = store_boxes(c);
+  while (slots > 1 && smem_layout(c, slots).bytes > kMaxSmemBytes) --slots;
+  return slots;
 }
-DG_HD constexpr SmemLayout smem_layout(const GemmConfig& c) { return smem_layout(c, store_ring_bytes(c)); }
+DG_HD constexpr uint32_t store_ring_bytes(const GemmConfig& c) { return store_slots(c) * store_box_bytes(c); }
+DG_HD constexpr SmemLayout smem_layout(const GemmConfig& c) { return smem_layout(c, store_slots(c)); }
 
 /// Why a config cannot run, or null. The single statement of the constraints: the kernel, the plan and the tests ask
 /// it.

@@ -11,9 +11,10 @@ DG_DEVICE uint32_t cluster_rank() {
   asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
   return rank;
 }
-// barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;   PTX ISA 7.8, sm_90
-DG_DEVICE void cluster_sync() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+// barrier.cluster.arrive.relaxed.aligned; barrier.cluster.wait.aligned;   PTX ISA 8.0, sm_90
+// Orders no memory accesses but those a fence before it covers (fence.mbarrier_init).
+DG_DEVICE void cluster_sync_relaxed() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
 }
 // setmaxnreg.{inc,dec}.sync.aligned.u32 n;   PTX ISA 8.0, sm_90a; by all warps of a warpgroup
 template <int kRegisters>
