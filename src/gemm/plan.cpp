@@ -55,7 +55,8 @@ GemmPlan make_plan(const GemmConfig& c, const Problem& p, const DeviceInfo& devi
 
 std::vector<PlanCandidate> ranked(const std::vector<GemmConfig>& configs, const Problem& p, const DeviceInfo& device) {
   std::vector<PlanCandidate> all;
-  for (const GemmConfig& c : configs) all.push_back({c, estimate_us(c, p, device)});
+  for (const GemmConfig& c : configs)
+    if (!why_illegal(c, p, device)) all.push_back({c, estimate_us(c, p, device)});
   std::stable_sort(all.begin(), all.end(),
                    [](const PlanCandidate& x, const PlanCandidate& y) { return x.estimate_us < y.estimate_us; });
   return all;
@@ -119,11 +120,15 @@ double estimate_us(const GemmConfig& c, const Problem& p, const DeviceInfo& devi
 }
 
 std::vector<GemmConfig> kernels_for(const Problem& problem, const DeviceInfo& device) {
-  const std::vector<GemmConfig> all = candidates(problem, device);
+  // For all SMs, whatever the call may use: a smaller num_sms compiles nothing.
+  Problem whole = problem;
+  whole.num_sms = 0;
+  const std::vector<GemmConfig> all = candidates(whole, device);
+  if (all.empty()) return {};
   std::array<std::vector<double>, kRowLadder.size()> times;
   std::array<double, kRowLadder.size()> best;
   for (std::size_t i = 0; i < kRowLadder.size(); ++i) {
-    Problem at = problem;
+    Problem at = whole;
     at.m = kRowLadder[i];
     for (const GemmConfig& c : all) times[i].push_back(estimate_us(c, at, device));
     best[i] = *std::min_element(times[i].begin(), times[i].end());

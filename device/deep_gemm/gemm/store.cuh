@@ -22,15 +22,16 @@ DG_DEVICE uint32_t swizzled(uint32_t offset) {
   return offset ^ ((offset >> 7 & kChunkMask) << 4);
 }
 
-/// sum += C for a warp's 16 rows; what lies outside of D stays as it is.
-template <GemmConfig C>
-DG_DEVICE void add_c(const GemmArgs& args, uint32_t row, uint32_t col, float (&sum)[C.tile_n / 2]) {
+/// sum += C for kCount accumulators of a warp's 16 rows, the first of them in column `col`; what lies outside of D stays as
+/// it is.
+template <GemmConfig C, uint32_t kCount>
+DG_DEVICE void add_c(const GemmArgs& args, uint32_t row, uint32_t col, float* sum) {
   const uint32_t lane = threadIdx.x % 32;
 #pragma unroll
-  for (uint32_t i = 0; i < C.tile_n / 2; ++i) {
+  for (uint32_t i = 0; i < kCount; ++i) {
     const uint32_t r = row + lane / 4 + i / 2 % 2 * 8, c = col + i / 4 * 8 + lane % 4 * 2 + i % 2;
     if (r < args.m && c < args.n) sum[i] += load_c(args, C.d_type, r, c);
-    if (i % 16 == 15) asm volatile("" ::: "memory");  // 16 loads in flight: more would spill
+    if (i % 8 == 7) asm volatile("" ::: "memory");  // 8 loads in flight: more would spill beside the sums
   }
 }
 
@@ -57,12 +58,12 @@ DG_DEVICE void store_box_plain(const GemmArgs& args, const uint8_t* staging, uin
 template <GemmConfig C>
 DG_DEVICE void store_rows(const GemmArgs& args, uint8_t* ring, uint32_t& slot, uint32_t row, uint32_t col,
                           float (&sum)[C.tile_n / 2]) {
-  if constexpr (C.accumulate) add_c<C>(args, row, col, sum);
   constexpr uint32_t kCols = store_cols(C), kPitch = kCols * d_bytes(C), kSlots = store_slots(C);
   const uint32_t lane = threadIdx.x % 32;
 #pragma unroll
   for (uint32_t box = 0; box < C.tile_n / kCols; ++box) {
     uint8_t* staging = ring + slot * store_box_bytes(C);
+    if constexpr (C.accumulate) add_c<C, kCols / 2>(args, row, col + box * kCols, sum + box * kCols / 2);
     if (lane == 0) ptx::tma_store_wait_read<kSlots - 1>();
     __syncwarp();
     if constexpr (C.d_type == DType::bf16) {
