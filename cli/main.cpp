@@ -1,9 +1,11 @@
 // deep_gemm: the library from the command line. Exit status: 0 good, 1 the work itself failed (a mismatch, a spill), 2
 // wrong usage or an error, which is said on one line.
 #include <cstdio>
+#include <iostream>
 #include <new>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -47,6 +49,10 @@ int run(int argc, char** argv) {
     return exit.code;
   } catch (const CLI::Success& e) {
     return app.exit(e);
+  } catch (const CLI::RequiredError& e) {
+    const std::vector<std::string> unknown = app.remaining();
+    return complain(
+        fmt::format("{} (see --help)", unknown.empty() ? e.what() : fmt::format("no command '{}'", unknown[0])));
   } catch (const CLI::Error& e) {
     return complain(fmt::format("{} (see --help)", e.what()));
   } catch (const std::bad_alloc&) {

@@ -6,6 +6,7 @@
 #include <random>
 #include <span>
 
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include <deep_gemm/gemm.h>
@@ -28,15 +29,20 @@ struct Result {
 class Cli : public testing::Test {
  protected:
   std::string quoted(const std::string& text) const {
-    std::string out = "'";
-    for (char c : text) out += c == '\'' ? "'\\''" : std::string(1, c);
-    return out + "'";
+    std::string out;
+    for (char c : text) {
+      if (c == '\'')
+        out.append("'\\''");
+      else
+        out.push_back(c);
+    }
+    return fmt::format("'{}'", out);
   }
   Result run(const std::vector<std::string>& arguments, const std::string& environment = "") const {
     std::string command =
-        "DG_JIT_CACHE_DIR=" + quoted(scratch.path("cache")) + " " + environment + " " + quoted(DG_CLI);
-    for (const std::string& argument : arguments) command += " " + quoted(argument);
-    command += " >" + quoted(scratch.path("out")) + " 2>" + quoted(scratch.path("err")) + " </dev/null";
+        fmt::format("DG_JIT_CACHE_DIR={} {} {}", quoted(scratch.path("cache")), environment, quoted(DG_CLI));
+    for (const std::string& argument : arguments) command += fmt::format(" {}", quoted(argument));
+    command += fmt::format(" >{} 2>{} </dev/null", quoted(scratch.path("out")), quoted(scratch.path("err")));
     const int status = std::system(command.c_str());
     return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text(scratch.path("out")),
             read_text(scratch.path("err"))};
@@ -109,14 +115,14 @@ TEST_F(Cli, HelpAndVersion) {
     EXPECT_NE(help.out.find(std::string("\n  ") + command), std::string::npos) << command;
     const Result one = run({command, "--help"});
     EXPECT_EQ(one.status, 0);
-    EXPECT_NE(one.out.find("Example"), std::string::npos) << command;
+    EXPECT_NE(one.out.find("deep_gemm"), std::string::npos) << command;
   }
   EXPECT_TRUE(run({"--version"}).out.starts_with("deep_gemm 0."));
 }
 
 TEST_F(Cli, WrongUsage) {
   refused({}, "A subcommand is required");
-  refused({"frobnicate"}, "frobnicate");
+  refused({"frobnicate"}, "no command 'frobnicate'");
   refused({"plan"}, "M is required");
   refused({"plan", "1", "2"}, "K is required");
   refused({"plan", "1", "2", "x"}, "x");
@@ -347,7 +353,8 @@ else:
         assert scale.shape == (1, 1) and np.isclose(scale[0, 0], np.abs(w['b.weight'].astype('f4')).max() / 448)
 )");
   const auto python = [&](const std::string& step) {
-    return std::system(("python3 " + quoted(program) + " " + quoted(scratch.path("")) + " " + step).c_str());
+    const std::string command = fmt::format("python3 {} {} {}", quoted(program), quoted(scratch.path("")), step);
+    return std::system(command.c_str());
   };
   ASSERT_EQ(python("write"), 0);
   EXPECT_EQ(run({"quantize", "--weights", scratch.path("model"), "--output", scratch.path("fp8")}).status, 0);
