@@ -150,6 +150,22 @@ TEST(Plan, RespectsTheNumberOfSms) {
       }
 }
 
+TEST(Plan, FewerSmsThatHoldAClusterNeedNoOtherKernels) {
+  for (const DeviceInfo& device : devices())
+    for (const test::LayerShape& layer : test::kDeepSeekLayers) {
+      Problem p{.n = layer.n, .k = layer.k};
+      const std::vector<GemmConfig> kernels = kernels_for(p, device);
+      for (p.num_sms = 2; p.num_sms <= device.num_sms; p.num_sms += 13) {
+        EXPECT_EQ(kernels_for(p, device), kernels) << text(p, device);
+        for (const int64_t m : {1, 300, 8192}) {
+          p.m = m;
+          EXPECT_NE(std::find(kernels.begin(), kernels.end(), plan(p, device).config), kernels.end())
+              << text(p, device);
+        }
+      }
+    }
+}
+
 TEST(Plan, CandidatesAreLegalAndDistinct) {
   for (const DeviceInfo& device : devices()) {
     const Problem p{.m = 300, .n = 520, .k = 700};
