@@ -50,6 +50,11 @@ void complete_buffer(void*, uint32_t, uint8_t* buffer, std::size_t, std::size_t 
   std::free(buffer);
 }
 
+/// CUPTI let us down, not the work that was timed.
+struct CuptiError : Error {
+  explicit CuptiError(const std::string& what) : Error(ErrorCode::unavailable, what) {}
+};
+
 }  // namespace
 
 std::vector<CallTime> split_at_markers(std::vector<KernelRecord> records) {
@@ -84,8 +89,11 @@ class Timer::Cupti {
     disable_ = library_.symbol<Enable>("cuptiActivityDisable");
     text_ = library_.symbol<GetResultString>("cuptiGetResultString");
     check("cuptiGetVersion", library_.symbol<GetVersion>("cuptiGetVersion")(&version_));
-    check("cuptiActivityRegisterCallbacks",
-          library_.symbol<RegisterCallbacks>("cuptiActivityRegisterCallbacks")(request_buffer, complete_buffer));
+    static bool registered = false;  // CUPTI keeps one set of callbacks for the life of the process
+    if (!std::exchange(registered, true)) {
+      check("cuptiActivityRegisterCallbacks",
+            library_.symbol<RegisterCallbacks>("cuptiActivityRegisterCallbacks")(request_buffer, complete_buffer));
+    }
     check("cuptiActivityEnable", library_.symbol<Enable>("cuptiActivityEnable")(kConcurrentKernel));
   }
   ~Cupti() {
@@ -102,7 +110,8 @@ class Timer::Cupti {
   std::vector<KernelRecord> take() {
     check("cuptiActivityFlushAll", flush_(kFlushForced));
     std::size_t lost = 0;
-    if (dropped_(nullptr, 0, &lost) == kSuccess && lost > 0) fail(ErrorCode::cuda, "CUPTI dropped {} records", lost);
+    if (dropped_(nullptr, 0, &lost) == kSuccess && lost > 0)
+      throw CuptiError(fmt::format("CUPTI dropped {} records", lost));
     Collected& all = collected();
     std::scoped_lock lock(all.mutex);
     return std::exchange(all.records, {});
@@ -122,7 +131,8 @@ class Timer::Cupti {
     if (result == kSuccess) return;
     const char* text = nullptr;
     text_(result, &text);
-    fail(ErrorCode::cuda, "{} of {} failed: {} ({})", function, library_.path(), text ? text : "no text", result);
+    throw CuptiError(
+        fmt::format("{} of {} failed: {} ({})", function, library_.path(), text ? text : "no text", result));
   }
 
   DynamicLibrary library_;
@@ -143,7 +153,7 @@ Timer::Timer(Context& context, Stream stream) : context_(context), stream_(strea
     cuda::synchronize(stream_);
     const std::vector<KernelRecord> records = cupti_->take();
     if (records.size() != 1 || records[0].name != kMarkerKernel || records[0].end_ns <= records[0].start_ns)
-      fail(ErrorCode::cuda, "{} gave {} records for one kernel", cupti_->description(), records.size());
+      throw CuptiError(fmt::format("{} gave {} records for one kernel", cupti_->description(), records.size()));
     note_ = cupti_->description();
   } catch (const Error& error) {
     cupti_.reset();
@@ -165,8 +175,7 @@ std::vector<CallTime> Timer::time(std::span<const std::function<void()>> calls, 
   if (cupti_) {
     try {
       return time_by_cupti(calls, before);
-    } catch (const Error& error) {
-      // The work itself may have failed; then the device refuses everything and the run under events throws that.
+    } catch (const CuptiError& error) {
       note_ = error.what();
       cupti_.reset();
     }
@@ -186,9 +195,9 @@ std::vector<CallTime> Timer::time_by_cupti(std::span<const std::function<void()>
   cuda::synchronize(stream_);
   std::vector<CallTime> times = split_at_markers(cupti_->take());
   if (times.size() != calls.size())
-    fail(ErrorCode::cuda, "CUPTI gave records of {} of {} calls", times.size(), calls.size());
+    throw CuptiError(fmt::format("CUPTI gave records of {} of {} calls", times.size(), calls.size()));
   for (const CallTime& time : times)
-    if (time.kernels == 0) fail(ErrorCode::cuda, "CUPTI gave no record of a call's kernels");
+    if (time.kernels == 0) throw CuptiError("CUPTI gave no record of a call's kernels");
   return times;
 }
 
