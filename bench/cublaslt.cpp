@@ -51,7 +51,8 @@ struct CublasLt::Functions {
 CublasLt::CublasLt() : functions_(std::make_unique<Functions>()) {
   const Functions& f = *functions_;
   if (f.version() < kFirstWithBlockScales)
-    fail(ErrorCode::unavailable, "cuBLASLt {} at {} has no block scales, expected 12.9 or newer", version(), path());
+    fail(ErrorCode::unavailable, "cuBLASLt {} at {} has no block scales, expected 12.9 or newer", version(),
+         functions_->library.path());
   f.check("cublasLtCreate", f.create(&handle_));
   try {
     workspace_ = cuda::DeviceBuffer(kWorkspaceBytes);
@@ -68,7 +69,7 @@ std::string CublasLt::version() const {
   return fmt::format("{}.{}.{}", v / 10000, v / 100 % 100, v % 100);
 }
 
-const std::string& CublasLt::path() const { return functions_->library.path(); }
+std::string CublasLt::file_name() const { return functions_->library.file_name(); }
 
 CublasLtProduct::CublasLtProduct(CublasLt& library, const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d)
     : library_(library) {

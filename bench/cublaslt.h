@@ -23,7 +23,8 @@ class CublasLt {
 
   /// "13.1.0"
   std::string version() const;
-  const std::string& path() const;
+  /// "libcublasLt.so.13"
+  std::string file_name() const;
 
   struct Functions;
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <sstream>
 
 #include "text.h"
 
@@ -41,8 +42,15 @@ std::vector<fs::path> cuda_library_directories() {
       add_if_directory(found, root / sub);
   }
   const fs::path home = environment("HOME");
-  for (const fs::path& prefix : {environment("VIRTUAL_ENV"), environment("CONDA_PREFIX"),
-                                 home.empty() ? home : home / ".local", fs::path("/usr/local"), fs::path("/usr")}) {
+  std::vector<fs::path> prefixes{environment("VIRTUAL_ENV"), environment("CONDA_PREFIX")};
+  std::istringstream path(environment("PATH").string());
+  for (std::string directory; std::getline(path, directory, ':');) {
+    std::error_code error;
+    if (fs::exists(fs::path(directory) / "python3", error)) prefixes.push_back(fs::path(directory).parent_path());
+  }
+  if (!home.empty()) prefixes.push_back(home / ".local");
+  prefixes.insert(prefixes.end(), {"/usr/local", "/usr"});
+  for (const fs::path& prefix : prefixes) {
     if (prefix.empty()) continue;
     for (const fs::path& python : children(prefix / "lib", "python3"))
       for (const char* packages : {"site-packages", "dist-packages"})

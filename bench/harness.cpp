@@ -427,7 +427,7 @@ Machine Harness::machine() const {
           .timer = s.timer.name(),
           .timer_note = s.timer.note(),
           .rival = s.cublaslt ? fmt::format("cuBLASLt {}", s.cublaslt->version()) : "",
-          .rival_note = s.cublaslt ? s.cublaslt->path() : s.rival_note,
+          .rival_note = s.cublaslt ? s.cublaslt->file_name() : s.rival_note,
           .nvml_note = s.nvml_note};
 }
 

@@ -119,9 +119,9 @@ class Timer::Cupti {
 
   std::string description() const {
     // From CUDA 13 on the version reads 130001 = 13.0, patch 1; before it was a plain counter.
-    return version_ < 100000 ? fmt::format("CUPTI API {} from {}", version_, library_.path())
-                             : fmt::format("CUPTI {}.{}.{} from {}", version_ / 10000, version_ / 100 % 100,
-                                           version_ % 100, library_.path());
+    return version_ < 100000 ? fmt::format("CUPTI API {} ({})", version_, library_.file_name())
+                             : fmt::format("CUPTI {}.{}.{} ({})", version_ / 10000, version_ / 100 % 100,
+                                           version_ % 100, library_.file_name());
   }
 
  private:

@@ -46,7 +46,7 @@ class Timer {
 
   /// "cupti" or "events".
   const char* name() const;
-  /// "CUPTI 13.0.1 from PATH", or why events are used.
+  /// "CUPTI 13.0.1 (libcupti.so.13)", or why events are used.
   const std::string& note() const { return note_; }
 
   /// Runs `calls` in order, each after `before`, which only its own flush kernel and memsets may run in, waits, and returns

@@ -107,10 +107,17 @@ void run(const BenchOptions& given) {
   report.options = harness_options(given);
   report.date = utc_now();
   report.command = command_line();
+  Context context(Device{DeviceType::cuda, 0}, context_options());
+  const bool to_file = !given.json.empty() && given.json != "-";
+  if (to_file) {  // a file that cannot be written must not cost a whole run
+    std::error_code error;
+    const std::filesystem::path directory = std::filesystem::path(given.json).parent_path();
+    if (!directory.empty()) std::filesystem::create_directories(directory, error);
+    if (!std::ofstream(given.json, std::ios::app)) fail(ErrorCode::io, "{}: cannot be written", given.json);
+  }
   if (const char* revision = std::getenv("DG_REVISION")) report.revision = revision;
 
   auto say = [](const std::string& line) { fmt::print(stderr, "bench: {}\n", one_line(line)); };
-  Context context(Device{DeviceType::cuda, 0}, context_options());
   bench::Harness harness(context, report.options, say);
   harness.compile(shapes);
   report.left_out = shapes.size();
@@ -137,14 +144,14 @@ void run(const BenchOptions& given) {
                                          ours.check && ours.check->mismatches ? " WRONG" : "", done.seconds)
                            : fmt::format("{} {}", name, ours.error));
     report.machine = harness.machine();
-    if (!given.json.empty() && given.json != "-") write_report(given.json, report);
+    if (to_file) write_report(given.json, report);
   }
   report.machine = harness.machine();
   if (given.json == "-") {
     print_json(bench::to_json(report));
     fmt::print(stderr, "{}", text_of(report));
   } else {
-    if (!given.json.empty()) write_report(given.json, report);
+    if (to_file) write_report(given.json, report);
     fmt::print("{}", text_of(report));
   }
   if (broken) throw *broken;
