@@ -8,11 +8,14 @@ help:  ## say what the targets do (default)
 setup:  ## install what is missing (Debian and Ubuntu packages, a Python environment in .venv)
 	@bash tools/setup.sh
 
-build: setup  ## build the library, the command line and the tests into build/
+configure: setup
 	@cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release $(CCACHE) $(CMAKE_FLAGS) >/dev/null
+
+build: configure  ## build the library, the command line and the tests into build/
 	@cmake --build build
 
-demo: build  ## multiply real transformer weights in FP8 and show the error
+demo: configure  ## multiply real transformer weights in FP8 and show the error
+	@cmake --build build --target deep_gemm_cli
 	@bash tools/demo.sh $(CLI)
 
 test: build  ## build and run all tests; those that need a GPU say so and skip
@@ -21,4 +24,4 @@ test: build  ## build and run all tests; those that need a GPU say so and skip
 clean:  ## remove what build and demo made
 	@rm -rf build
 
-.PHONY: help setup build demo test clean
+.PHONY: help setup configure build demo test clean
