@@ -231,11 +231,19 @@ TEST_P(GemmTest, NaNAndInfinityStayWhereTheyBelong) {
   };
   for (const DType type : {DType::bf16, DType::f32}) {
     const Case description{.m = kM, .n = kN, .k = kK, .d_type = type, .accumulate = Accumulate::out_of_place};
+    // Exact operands: infinity times a sum that tensor cores truncate to zero, or beyond, would not be what it should be.
+    const auto make_exact = [](Product& product) {
+      Random random(9);
+      fill_exact_e4m3(product.a(), random);
+      fill_exact_e4m3(product.b(), random);
+    };
     Product clean(context(), description);
+    make_exact(clean);
     clean.run();
     clean.expect_right();
     for (const Spoiler& spoiler : spoilers) {
       Product spoiled(context(), description);
+      make_exact(spoiled);
       spoiler.spoil(spoiled);
       spoiled.run();
       spoiled.expect_right(fmt::format(", {}", spoiler.name));

@@ -161,6 +161,14 @@ inline void fill_e4m3(Matrix& matrix, Random& random) {
   matrix.upload();
 }
 
+/// ±1 and ±2: sums of 128 products of such values are exact in tensor cores too, zeros and signs included.
+inline void fill_exact_e4m3(Matrix& matrix, Random& random) {
+  constexpr std::array<uint8_t, 4> kCodes = {0x38, 0xb8, 0x40, 0xc0};
+  for (int64_t i = 0; i < matrix.rows(); ++i)
+    for (int64_t j = 0; j < matrix.cols(); ++j) matrix.set(i, j, kCodes[random() % kCodes.size()]);
+  matrix.upload();
+}
+
 /// Positive scales, log-uniform over four powers of two around `magnitude`.
 inline void fill_scales(Matrix& matrix, float magnitude, Random& random) {
   std::uniform_real_distribution<float> exponent(-2, 2);

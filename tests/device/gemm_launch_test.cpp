@@ -89,6 +89,27 @@ TEST_F(GemmLaunchTest, ProgrammaticLaunchesWaitForTheirInputs) {
     EXPECT_TRUE(run_chain(context(), true, stream) == expected) << "repeat " << repeat << " of the programmatic chain";
 }
 
+TEST_F(GemmLaunchTest, GraphsOfProgrammaticLaunchesReplay) {
+  const cuda::OwnedStream stream;
+  Product sums(context(), {.m = 300, .n = 512, .k = 700, .accumulate = Accumulate::in_place});
+  const auto add_three_times = [&](const GemmOptions& options) {
+    for (int i = 0; i < 3; ++i) sums.call(options);
+  };
+  sums.prepare();
+  add_three_times({.stream = stream});
+  sums.finish(stream);
+  const std::vector<std::byte> expected = sums.d().bytes();
+  cuda::begin_capture(stream);
+  add_three_times({.stream = stream, .programmatic_launch = true});
+  const cuda::Graph graph(stream);
+  for (int replay = 0; replay < 3; ++replay) {
+    sums.prepare();
+    graph.launch(stream);
+    sums.finish(stream);
+    EXPECT_TRUE(sums.d().bytes() == expected) << "replay " << replay;
+  }
+}
+
 TEST_F(GemmLaunchTest, FewSms) {
   std::vector<Case> cases;
   std::vector<GemmConfig> configs;
