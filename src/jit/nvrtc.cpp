@@ -21,6 +21,7 @@ namespace {
 // Older ones lack the C++20 that the device headers use, or sm_90a instructions.
 constexpr int kMinVersion = 12030;
 
+// Never closed: NVRTC loses what its initialisers allocated, and opening it again costs nothing.
 struct Library {
   using Program = void*;
   void* handle = nullptr;
@@ -72,12 +73,6 @@ struct Library {
     version = major * 1000 + minor * 10;
     if (version < kMinVersion) why = fmt::format("{} is {}, older than {}", path, text(), version_text(kMinVersion));
   }
-  ~Library() {
-    if (handle) dlclose(handle);
-  }
-  Library(const Library&) = delete;
-  Library& operator=(const Library&) = delete;
-
   std::string text() const { return "NVRTC " + version_text(version); }
 };
 

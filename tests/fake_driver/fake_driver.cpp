@@ -149,8 +149,9 @@ Result fake_cuTensorMapEncodeTiled(TensorMap* map, int type, uint32_t rank, void
   return call("cuTensorMapEncodeTiled", type, rank, value_of(base), interleave, swizzle, promotion, fill);
 }
 static Result allocate(const char* name, DevicePointer* pointer, std::size_t bytes, StreamHandle stream) {
-  *pointer = value_of(std::malloc(bytes));
-  return call(name, bytes, value_of(stream));
+  const Result result = call(name, bytes, value_of(stream));
+  if (result == kSuccess) *pointer = value_of(std::malloc(bytes));
+  return result;
 }
 static Result release(const char* name, DevicePointer pointer, StreamHandle stream) {
   return std::free(handle(pointer)), call(name, value_of(stream));
