@@ -67,8 +67,8 @@ MapSpecs map_specs(const GemmPlan& plan, const Problem& problem, const Fp8Tensor
                .base = d.data,
                .dims = {static_cast<uint64_t>(problem.n), static_cast<uint64_t>(problem.m)},
                .stride_bytes = {pitch_bytes(d, 0)},
-               .box = {store_cols(c), 16},
-               .swizzle = swizzle_of(store_cols(c) * d_bytes(c))};
+               .box = {panel_cols(c), static_cast<uint32_t>(c.tile_m)},
+               .swizzle = swizzle_of(panel_pitch(c))};
   return specs;
 }
 

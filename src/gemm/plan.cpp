@@ -29,14 +29,14 @@ int clusters(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
 int64_t units_m(const GemmConfig& c, const Problem& p) { return div_up(p.m, int64_t{c.tile_m} * cluster_m(c)); }
 int64_t units_n(const GemmConfig& c, const Problem& p) { return div_up(p.n, int64_t{c.tile_n} * cluster_n(c)); }
 
-/// Clusters' widths along n whose tiles, together with as many rows as fill the grid, touch the fewest bytes of A and
-/// B.
+/// Clusters' widths along n such that the tiles in flight at a time touch the fewest rows of A and B.
 int best_raster(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
   const int64_t in_flight = clusters(c, p, device), wide = units_n(c, p), tall = units_m(c, p);
   int64_t best = 1, least = INT64_MAX;
   for (int64_t width = 1; width <= std::min<int64_t>(wide, in_flight); ++width) {
     const int64_t height = std::min(tall, div_up(in_flight, width));
-    const int64_t rows = width * c.tile_n * cluster_n(c) + height * c.tile_m * cluster_m(c);
+    const int64_t bands = div_up(in_flight, width * height);  // more than one where a band is shorter than the grid
+    const int64_t rows = std::min(wide, width * bands) * c.tile_n * cluster_n(c) + height * c.tile_m * cluster_m(c);
     if (rows < least) least = rows, best = width;
   }
   return static_cast<int>(best);
@@ -85,9 +85,14 @@ std::vector<GemmConfig> candidates(const Problem& p, const DeviceInfo& device) {
                      .tile_n = tile_n,
                      .stages = 32,
                      .cluster = multicast == Multicast::none ? 1 : 2,
-                     .multicast = multicast};
+                     .multicast = multicast,
+                     .unroll = tile_m == 64 ? 1 : 4};
         while (c.stages > 2 && why_illegal(c, p, device)) --c.stages;
-        if (!why_illegal(c, p, device)) configs.push_back(c);
+        if (why_illegal(c, p, device)) continue;
+        // One stage less where that stages a whole tile of D and so frees the math warps.
+        const uint32_t slots = panel_slots(c);
+        if (--c.stages < 3 || panel_slots(c) == slots) ++c.stages;
+        configs.push_back(c);
       }
     }
   }

@@ -93,7 +93,7 @@ TEST(Bind, BoxesCoverTheStagesOfEveryCandidate) {
     EXPECT_EQ(specs.a.box[0] * specs.a.box[1] * cluster_n(c), a_stage_bytes(c));
     EXPECT_EQ(specs.b.box[0] * specs.b.box[1] * cluster_m(c), b_stage_bytes(c));
     EXPECT_EQ(specs.scale_a.box[0] * specs.scale_a.box[1] * 4, scale_a_stage_bytes(c));
-    EXPECT_EQ(specs.d.box[0] * specs.d.box[1] * d_bytes(c), store_box_bytes(c));
+    EXPECT_EQ(specs.d.box[0] * specs.d.box[1] * d_bytes(c), panel_bytes(c));
     for (const Spec& spec : {specs.a, specs.b, specs.scale_a, specs.d}) {
       EXPECT_LE(std::max(spec.box[0], spec.box[1]), 256u);
       EXPECT_EQ(spec.stride_bytes[0] % 16, 0u);

@@ -78,17 +78,17 @@ TEST(Layout, RegionsAreDisjointAlignedAndFit) {
   for (const GemmConfig& c : legal_configs()) {
     const SmemLayout s = smem_layout(c);
     const auto stages = static_cast<uint32_t>(c.stages);
-    const uint32_t math_warps = math_threads(c) / 32;
     struct Region {
       uint32_t begin, bytes;
     };
     std::vector<Region> regions = {{s.a, stages * a_stage_bytes(c)},
                                    {s.b, stages * b_stage_bytes(c)},
-                                   {s.d, math_warps * store_ring_bytes(c)},
+                                   {s.d, panel_slots(c) * panel_bytes(c)},
                                    {s.scale_a, stages * scale_a_stage_bytes(c)},
-                                   {s.scale_b, stages * scale_b_stage_floats(c) * 4},
                                    {s.full, stages * 8},
-                                   {s.empty, stages * 8}};
+                                   {s.empty, stages * 8},
+                                   {s.d_full, panel_slots(c) * 8},
+                                   {s.d_empty, panel_slots(c) * 8}};
     std::sort(regions.begin(), regions.end(), [](const Region& x, const Region& y) {
       return std::pair(x.begin, x.bytes) < std::pair(y.begin, y.bytes);
     });
@@ -99,28 +99,25 @@ TEST(Layout, RegionsAreDisjointAlignedAndFit) {
     for (uint32_t stage = 0; stage < stages; ++stage) {
       ASSERT_EQ((s.a + stage * a_stage_bytes(c)) % 1024, 0u) << kernel_name(c) << " stage " << stage;
       ASSERT_EQ((s.b + stage * b_stage_bytes(c)) % 1024, 0u) << kernel_name(c) << " stage " << stage;
-      // TMA writes them; promotion reads float4-sized slots of B's scales.
+      // TMA writes them.
       ASSERT_EQ((s.scale_a + stage * scale_a_stage_bytes(c)) % 128, 0u) << kernel_name(c) << " stage " << stage;
     }
-    ASSERT_EQ(s.scale_b % 16, 0u) << kernel_name(c);
-    ASSERT_EQ(s.full % 8, 0u) << kernel_name(c);
-    ASSERT_EQ(s.empty % 8, 0u) << kernel_name(c);
+    for (const uint32_t barriers : {s.full, s.empty, s.d_full, s.d_empty})
+      ASSERT_EQ(barriers % 8, 0u) << kernel_name(c);
   }
 }
 
-TEST(Layout, StoreBoxesDivideTheTileAndKeepTheSwizzlesPeriod) {
+TEST(Layout, PanelsDivideTheTileAndKeepTheSwizzlesPeriod) {
   for (const GemmConfig& c : legal_configs()) {
-    const uint32_t row_bytes = store_cols(c) * d_bytes(c), box_bytes = 16 * row_bytes;
-    ASSERT_TRUE(row_bytes == 32 || row_bytes == 64 || row_bytes == 128) << kernel_name(c);
-    ASSERT_EQ(store_box_bytes(c), box_bytes) << kernel_name(c);
-    ASSERT_EQ(static_cast<uint32_t>(c.tile_n) % store_cols(c), 0u) << kernel_name(c);
-    ASSERT_GE(store_slots(c), 1u) << kernel_name(c);
-    ASSERT_LE(store_slots(c) * box_bytes, store_ring_bytes(c)) << kernel_name(c);
-    // The pattern repeats after 8 rows of 128 bytes, 8 of 64 and 8 of 32: each box must start at such a multiple.
-    for (uint32_t warp = 0; warp < math_threads(c) / 32; ++warp)
-      for (uint32_t slot = 0; slot < store_slots(c); ++slot)
-        ASSERT_EQ((smem_layout(c).d + warp * store_ring_bytes(c) + slot * box_bytes) % (8 * row_bytes), 0u)
-            << kernel_name(c) << " warp " << warp << " slot " << slot;
+    const uint32_t pitch = panel_pitch(c);
+    ASSERT_TRUE(pitch == 32 || pitch == 64 || pitch == 128) << kernel_name(c);
+    ASSERT_EQ(panel_bytes(c), static_cast<uint32_t>(c.tile_m) * pitch) << kernel_name(c);
+    ASSERT_EQ(panels(c) * panel_cols(c), static_cast<uint32_t>(c.tile_n)) << kernel_name(c);
+    ASSERT_GE(panel_slots(c), 1u) << kernel_name(c);
+    ASSERT_LE(panel_slots(c), panels(c)) << kernel_name(c);
+    // The pattern repeats after 8 rows: each panel and each warp's rows in it must start at such a multiple.
+    for (uint32_t slot = 0; slot < panel_slots(c); ++slot)
+      ASSERT_EQ((smem_layout(c).d + slot * panel_bytes(c)) % 1024, 0u) << kernel_name(c) << " slot " << slot;
   }
 }
 
@@ -133,7 +130,6 @@ TEST(Layout, TilesTouchAsManyRowsOfScalesAsTheConfigSays) {
       most = std::max(most, (start + tile_n - 1) / kScaleRows - start / kScaleRows + 1);
     }
     ASSERT_EQ(scale_b_rows(c), most) << kernel_name(c);
-    ASSERT_LE(most, scale_b_stage_floats(c)) << kernel_name(c);
   }
 }
 

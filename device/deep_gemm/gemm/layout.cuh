@@ -29,44 +29,43 @@ DG_HD constexpr uint32_t scale_b_rows(const GemmConfig& c) {
   return ceil_div(kScaleRows - scale_offset_step(c) + c.tile_n, kScaleRows);
 }
 
-/// Columns of D that one TMA store takes: the widest swizzle atom (128, 64 or 32 bytes) that divides the tile.
+/// A panel: all rows of a tile and the columns of D that one TMA store takes, the widest swizzle atom (128, 64 or 32
+/// bytes) that divides the tile.
 DG_HD constexpr uint32_t d_bytes(const GemmConfig& c) { return c.d_type == DType::f32 ? 4 : 2; }
-DG_HD constexpr uint32_t store_cols(const GemmConfig& c) { return gcd(c.tile_n, 128 / d_bytes(c)); }
-/// A store box is 16 rows (a warp's) of store_cols columns; a warp stores `store_boxes` of them for a tile.
-DG_HD constexpr uint32_t store_box_bytes(const GemmConfig& c) { return 16 * store_cols(c) * d_bytes(c); }
-DG_HD constexpr uint32_t store_boxes(const GemmConfig& c) { return waves(c) * (c.tile_n / store_cols(c)); }
+DG_HD constexpr uint32_t panel_cols(const GemmConfig& c) { return gcd(c.tile_n, 128 / d_bytes(c)); }
+DG_HD constexpr uint32_t panel_pitch(const GemmConfig& c) { return panel_cols(c) * d_bytes(c); }
+DG_HD constexpr uint32_t panel_bytes(const GemmConfig& c) { return c.tile_m * panel_pitch(c); }
+DG_HD constexpr uint32_t panels(const GemmConfig& c) { return c.tile_n / panel_cols(c); }
 
 /// Byte offsets into the dynamic shared memory of a CTA, which is 1024-aligned.
 struct SmemLayout {
-  uint32_t a, b, d, scale_a, scale_b, full, empty, bytes;
+  uint32_t a, b, d, scale_a, full, empty, d_full, d_empty, bytes;
 };
 DG_HD constexpr uint32_t a_stage_bytes(const GemmConfig& c) { return c.tile_m * kTileK; }
 DG_HD constexpr uint32_t b_stage_bytes(const GemmConfig& c) { return c.tile_n * kTileK; }
 DG_HD constexpr uint32_t scale_a_stage_bytes(const GemmConfig& c) { return c.scaled_a ? c.tile_m * 4 : 0; }
-DG_HD constexpr uint32_t scale_b_stage_floats(const GemmConfig&) { return 4; }
 DG_HD constexpr SmemLayout smem_layout(const GemmConfig& c, uint32_t slots) {
   SmemLayout s{};
   uint32_t at = 0;
   s.a = at, at += c.stages * a_stage_bytes(c);
   s.b = at, at += c.stages * b_stage_bytes(c);
-  s.d = at, at += math_threads(c) / 32 * slots * store_box_bytes(c);
-  at = align_up(at, 128);
+  s.d = at, at += slots * panel_bytes(c);
   s.scale_a = at, at += c.stages * scale_a_stage_bytes(c);
-  s.scale_b = at, at += c.stages * scale_b_stage_floats(c) * 4;
   s.full = at, at += c.stages * 8;
   s.empty = at, at += c.stages * 8;
+  s.d_full = at, at += slots * 8;
+  s.d_empty = at, at += slots * 8;
   s.bytes = at;
   return s;
 }
-/// Boxes that a warp's staging ring holds: what the stages leave room for. With all of a tile's boxes in it no warp waits
-/// for TMA inside a tile.
-DG_HD constexpr uint32_t store_slots(const GemmConfig& c) {
-  uint32_t slots = store_boxes(c);
+/// Panels that are staged at a time: what the stages leave room for. With all of a tile's panels the math warps leave it
+/// to TMA and go on to the next tile at once.
+DG_HD constexpr uint32_t panel_slots(const GemmConfig& c) {
+  uint32_t slots = panels(c);
   while (slots > 1 && smem_layout(c, slots).bytes > kMaxSmemBytes) --slots;
   return slots;
 }
-DG_HD constexpr uint32_t store_ring_bytes(const GemmConfig& c) { return store_slots(c) * store_box_bytes(c); }
-DG_HD constexpr SmemLayout smem_layout(const GemmConfig& c) { return smem_layout(c, store_slots(c)); }
+DG_HD constexpr SmemLayout smem_layout(const GemmConfig& c) { return smem_layout(c, panel_slots(c)); }
 
 /// Why a config cannot run, or null. The single statement of the constraints: the kernel, the plan and the tests ask
 /// it.

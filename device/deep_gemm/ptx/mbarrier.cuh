@@ -29,11 +29,6 @@ DG_DEVICE void mbarrier_arrive_cluster(uint64_t* bar, uint32_t rank) {
 DG_DEVICE void mbarrier_arrive_expect_tx(uint64_t* bar, uint32_t bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(smem_addr(bar)), "r"(bytes) : "memory");
 }
-// cp.async.mbarrier.arrive.noinc.shared::cta.b64 [addr];   PTX ISA 7.0, sm_80
-// Arrives once the calling thread's earlier cp.async have landed. `noinc`: the barrier's count includes this arrival.
-DG_DEVICE void mbarrier_arrive_after_cp_async(uint64_t* bar) {
-  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(smem_addr(bar)) : "memory");
-}
 // mbarrier.try_wait.parity.shared::cta.b64 p, [addr], parity;   PTX ISA 7.8, sm_90; spins until the phase completes
 DG_DEVICE void mbarrier_wait_parity(uint64_t* bar, uint32_t parity) {
   asm volatile(

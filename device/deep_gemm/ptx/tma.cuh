@@ -1,4 +1,4 @@
-// Bulk copies through tensor maps, and the small asynchronous copies of sm_80.
+// Bulk copies through tensor maps.
 #pragma once
 
 #include <deep_gemm/ptx/mbarrier.cuh>
@@ -41,9 +41,4 @@ DG_DEVICE void tma_store_wait_read() {
 DG_DEVICE void prefetch_tensormap(const TensorMap& map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
 }
-// cp.async.ca.shared.global [dst], [src], 4;   PTX ISA 7.0, sm_80
-DG_DEVICE void cp_async_4(void* dst, const void* src) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(smem_addr(dst)), "l"(src) : "memory");
-}
-
 }  // namespace deep_gemm::ptx
