@@ -31,9 +31,9 @@ std::vector<DeviceInfo> devices() { return {DeviceInfo::h100(), DeviceInfo::h200
 /// All small m, then ever sparser ones with their neighbours, up to 16384.
 std::vector<int64_t> row_counts() {
   std::vector<int64_t> counts;
-  for (int64_t m = 1; m < 70; ++m) counts.push_back(m);
-  for (int64_t m = 70; m < 16384; m += std::max<int64_t>(m / 12, 1)) counts.push_back(m);
-  for (int64_t m = 128; m <= 16384; m *= 2)
+  for (int64_t m = 1; m < 40; ++m) counts.push_back(m);
+  for (int64_t m = 40; m < 16384; m += m / 8) counts.push_back(m);
+  for (int64_t m = 64; m <= 16384; m *= 4)
     for (const int64_t near : {m - 1, m, m + 1}) counts.push_back(near);
   return counts;
 }
