@@ -12,21 +12,30 @@ namespace deep_gemm {
 
 constexpr const char* name_of(DType dtype) {
   switch (dtype) {
-    case DType::e4m3: return "e4m3";
-    case DType::e5m2: return "e5m2";
-    case DType::bf16: return "bf16";
-    case DType::f16: return "f16";
-    case DType::f32: return "f32";
-    case DType::i32: return "i32";
+    case DType::e4m3:
+      return "e4m3";
+    case DType::e5m2:
+      return "e5m2";
+    case DType::bf16:
+      return "bf16";
+    case DType::f16:
+      return "f16";
+    case DType::f32:
+      return "f32";
+    case DType::i32:
+      return "i32";
   }
   return "unknown";
 }
 
 constexpr const char* name_of(Multicast multicast) {
   switch (multicast) {
-    case Multicast::none: return "none";
-    case Multicast::a: return "a";
-    case Multicast::b: return "b";
+    case Multicast::none:
+      return "none";
+    case Multicast::a:
+      return "a";
+    case Multicast::b:
+      return "b";
   }
   return "unknown";
 }

@@ -94,7 +94,8 @@ GemmArgs bind(const GemmPlan& plan, const Problem& problem, const Fp8Tensor& a, 
   args.m = static_cast<uint32_t>(problem.m);
   args.n = static_cast<uint32_t>(problem.n);
   args.k = static_cast<uint32_t>(problem.k);
-  args.raster_tiles = static_cast<uint32_t>(plan.raster_tiles);
+  args.order = TileOrder::make(plan.config, args.m, args.n, static_cast<uint32_t>(plan.raster_tiles),
+                               static_cast<uint32_t>(plan.grid));
   args.tma_store = specs.d.base != nullptr;
   return args;
 }

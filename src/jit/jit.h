@@ -33,14 +33,14 @@ const std::string& embedded_digest();
 
 struct Binary {
   std::vector<std::byte> cubin;
-  std::string compiler;    ///< "NVRTC 13.0" or "nvcc 13.0"
-  double seconds = 0;      ///< what compiling took
-  int registers = 0;       ///< a thread
-  int spill_bytes = 0;     ///< stores plus loads
-  bool cached = false;     ///< read from the disk cache
-  std::string command;     ///< compiled now: library or program, and flags
-  std::string log;         ///< compiled now: what the compiler and ptxas said
-  std::string ptx;         ///< compiled now with DG_JIT_DUMP_PTX
+  std::string compiler;  ///< "NVRTC 13.0" or "nvcc 13.0"
+  double seconds = 0;    ///< what compiling took
+  int registers = 0;     ///< a thread
+  int spill_bytes = 0;   ///< stores plus loads
+  bool cached = false;   ///< read from the disk cache
+  std::string command;   ///< compiled now: library or program, and flags
+  std::string log;       ///< compiled now: what the compiler and ptxas said
+  std::string ptx;       ///< compiled now with DG_JIT_DUMP_PTX
 };
 
 class Compiler {

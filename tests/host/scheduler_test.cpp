@@ -26,7 +26,7 @@ std::string text(const Grid& g) {
 }
 
 constexpr DenseScheduler scheduler(const Grid& g, uint32_t cta) {
-  return DenseScheduler(g.config, g.m, g.n, g.raster, cta, g.grid);
+  return DenseScheduler(g.config, TileOrder::make(g.config, g.m, g.n, g.raster, g.grid), cta);
 }
 
 constexpr uint32_t tiles_m(const Grid& g) { return ceil_div(g.m, static_cast<uint32_t>(g.config.tile_m)); }

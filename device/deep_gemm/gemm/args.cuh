@@ -1,7 +1,7 @@
 // What a launch passes to the kernel: one trivially copyable struct. Host and device.
 #pragma once
 
-#include <deep_gemm/core/types.cuh>
+#include <deep_gemm/gemm/scheduler.cuh>
 
 namespace deep_gemm {
 
@@ -17,8 +17,8 @@ struct GemmArgs {
   void* d_data;
   int64_t d_pitch;  // elements
   uint32_t m, n, k;
-  uint32_t raster_tiles;  // tiles (of a cluster) along n that are walked down m together
-  uint32_t tma_store;     // 0: D's address or pitch is not a multiple of 16 bytes, plain stores
+  TileOrder order;
+  uint32_t tma_store;  // 0: D's address or pitch is not a multiple of 16 bytes, plain stores
 };
 
 }  // namespace deep_gemm

@@ -27,7 +27,6 @@
 #include <deep_gemm/core/pipeline.cuh>
 #include <deep_gemm/gemm/args.cuh>
 #include <deep_gemm/gemm/promote.cuh>
-#include <deep_gemm/gemm/scheduler.cuh>
 #include <deep_gemm/gemm/store.cuh>
 #include <deep_gemm/ptx/control.cuh>
 #include <deep_gemm/ptx/wgmma.cuh>
@@ -52,7 +51,7 @@ struct ScalesB {
       const uint32_t row = min(tile.col / kScaleRows + r, (args.n - 1) / kScaleRows);
       const float* from = &kUnitScale;
       if (args.scale_b) from = args.scale_b + row * args.scale_b_stride_n + step * args.scale_b_stride_k;
-      next[r] = __ldg(from);
+      next[r] = *from;
     }
   }
   DG_DEVICE void turn() {
@@ -75,9 +74,7 @@ struct Fp8Gemm1d2d {
   using Stages = Ring<C.stages, 1, kMathThreads / 32 * C.cluster>;
   using Panels = PanelRing<C>;
 
-  DG_DEVICE static DenseScheduler scheduler(const GemmArgs& args) {
-    return DenseScheduler(C, args.m, args.n, args.raster_tiles, blockIdx.x, gridDim.x);
-  }
+  DG_DEVICE static DenseScheduler scheduler(const GemmArgs& args) { return DenseScheduler(C, args.order, blockIdx.x); }
 
   /// One operand's part of a stage. `kShare`: this many CTAs of the cluster load a part each and multicast it.
   template <uint32_t kRows, uint32_t kShare>
@@ -191,6 +188,7 @@ struct Fp8Gemm1d2d {
       ptx::prefetch_tensormap(args.a);
       ptx::prefetch_tensormap(args.b);
       if constexpr (C.scaled_a) ptx::prefetch_tensormap(args.scale_a);
+      if (args.tma_store) ptx::prefetch_tensormap(args.d);
       stages.init();
       panels.init();
       ptx::fence_mbarrier_init();

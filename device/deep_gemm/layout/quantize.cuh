@@ -24,8 +24,8 @@ struct QuantizeArgs {
 
 inline constexpr uint32_t kQuantizeThreads = 256;
 inline constexpr uint32_t kQuantizeRowsPerPass = 16;
-constexpr uint32_t quantize_passes(uint32_t rows_per_scale) { return rows_per_scale == 128 ? 8 : 2; }
-constexpr uint32_t quantize_rows_per_cta(uint32_t rows_per_scale) {
+DG_HD constexpr uint32_t quantize_passes(uint32_t rows_per_scale) { return rows_per_scale == 128 ? 8 : 2; }
+DG_HD constexpr uint32_t quantize_rows_per_cta(uint32_t rows_per_scale) {
   return quantize_passes(rows_per_scale) * kQuantizeRowsPerPass;
 }
 
