@@ -142,13 +142,15 @@ std::vector<std::string> library_files() {
 }
 
 std::string how_to_get(int driver) {
+  if (driver != 0 && driver < kMinVersion)
+    return fmt::format("update the driver to one of CUDA {} or newer", version_text(kMinVersion));
   const std::string package =
       driver == 0 || driver >= 13000 ? "nvidia-cuda-nvrtc" : fmt::format("nvidia-cuda-nvrtc-cu{}", driver / 1000);
-  const std::string version = driver == 0 ? "" : fmt::format("<={}.*", version_text(driver));
+  const std::string limit = driver == 0 ? "" : fmt::format("<{}", version_text(driver + 10));
   return fmt::format(
       "install it with `pip install \"{}{}\"` or the CUDA toolkit, name its file in DG_NVRTC_LIBRARY, or set "
       "DG_JIT_USE_NVRTC=0 to compile with nvcc",
-      package, version);
+      package, limit);
 }
 
 // The newest that the driver can load.
@@ -170,7 +172,8 @@ std::unique_ptr<Library> find_library() {
   const auto consider = [&](const std::string& name) {
     auto library = std::make_unique<Library>(name);
     const bool usable = check(*library);
-    if (!usable && library->handle) rejected.push_back(library->why);
+    if (!usable && library->handle && std::ranges::find(rejected, library->why) == rejected.end())
+      rejected.push_back(library->why);
     if (usable && (!best || library->version > best->version)) best = std::move(library);
   };
   for (const std::string& file : library_files()) consider(file);

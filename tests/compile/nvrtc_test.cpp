@@ -162,15 +162,16 @@ TEST(NvrtcWorker, DISABLED_NewerThanTheDriver) {
   } catch (const Error& e) {
     const std::string text = e.what();
     EXPECT_EQ(e.code(), ErrorCode::unavailable);
-    EXPECT_NE(text.find("newer than the CUDA 12.2 that the installed driver can load"), std::string::npos) << text;
-    EXPECT_NE(text.find("pip install \"nvidia-cuda-nvrtc-cu12<=12.2.*\""), std::string::npos) << text;
+    EXPECT_NE(text.find("newer than the CUDA 12.4 that the installed driver can load"), std::string::npos) << text;
+    EXPECT_NE(text.find("pip install \"nvidia-cuda-nvrtc-cu12<12.5\""), std::string::npos) << text;
   }
 }
 
 TEST(Nvrtc, NewerThanTheDriverIsRefused) {
-  if (!open_or_null(CompilerChoice::nvrtc)) GTEST_SKIP() << "SKIPPED: NVRTC IS MISSING";
+  const auto compiler = open_or_null(CompilerChoice::nvrtc);
+  if (!compiler || compiler->name() < "NVRTC 12.5") GTEST_SKIP() << "SKIPPED: NO NVRTC NEWER THAN 12.4";
   const jit::ProcessResult result = test::run_self(
-      "NvrtcWorker.DISABLED_NewerThanTheDriver", {"LD_LIBRARY_PATH=" DG_FAKE_DRIVER_DIR, "FAKE_DRIVER_VERSION=12020"});
+      "NvrtcWorker.DISABLED_NewerThanTheDriver", {"LD_LIBRARY_PATH=" DG_FAKE_DRIVER_DIR, "FAKE_DRIVER_VERSION=12040"});
   EXPECT_EQ(result.status, 0) << result.output;
 }
 

@@ -269,11 +269,12 @@ TEST_F(NvrtcSearch, TakesTheNewestThatTheDriverLoads) {
   const std::string none = found(environment, "12030");
   expect_in("NVRTC, the CUDA runtime compiler, is missing", none);
   expect_in("libnvrtc.so.12.4 is NVRTC 12.4, newer than the CUDA 12.3 that the installed driver can load", none);
-  expect_in("pip install \"nvidia-cuda-nvrtc-cu12<=12.3.*\"", none);
+  expect_in("pip install \"nvidia-cuda-nvrtc-cu12<12.4\"", none);
   const std::string named = found({"DG_NVRTC_LIBRARY=" + r + "/toolkit/lib64/libnvrtc.so.13.1"}, "12080");
   expect_in("libnvrtc.so.13.1 is NVRTC 13.1, newer than the CUDA 12.8", named);
   put("old/lib64", "12.2");
   expect_in("libnvrtc.so.12.2 is NVRTC 12.2, older than 12.3", found({"CUDA_HOME=" + r + "/old"}, "12020"));
+  expect_in("update the driver to one of CUDA 12.3 or newer", found({}, "12020"));
 }
 
 }  // namespace
