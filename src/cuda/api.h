@@ -20,7 +20,6 @@ using GraphExec = void*;
 
 constexpr Result kSuccess = 0;
 constexpr Result kErrorStubLibrary = 34;
-constexpr Result kErrorNoDevice = 100;
 
 constexpr int kClockRate = 13;  // CU_DEVICE_ATTRIBUTE_…
 constexpr int kMultiprocessorCount = 16;
