@@ -56,6 +56,7 @@ class Matrix {
     if (device.type == DeviceType::cuda) memory_ = cuda::DeviceBuffer(bytes_.size());
     view_ = {data() + first_, dtype, 2, {rows, cols}, {pitch, at.spread}, device};
     if (at.transposed) std::swap(view_.strides[0], view_.strides[1]);
+    upload();
   }
 
   const TensorView& view() const { return view_; }

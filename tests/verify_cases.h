@@ -142,7 +142,7 @@ TEST_P(VerifyTest, TheBoundIsWhereItIsSaidToBe) {
     const auto off_by = [&](double factor) {
       known.fill([&](int64_t i, int64_t j) {
         const auto [sum, magnitude] = known.exact(i, j);
-        return sum + sign * factor * magnitude * 0x1p-11;
+        return sum + sign * factor * magnitude * 0x1p-10;
       });
       return known.judge();
     };

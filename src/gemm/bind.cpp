@@ -96,7 +96,7 @@ GemmArgs bind(const GemmPlan& plan, const Problem& problem, const Fp8Tensor& a, 
   args.k = static_cast<uint32_t>(problem.k);
   args.order = TileOrder::make(plan.config, args.m, args.n, static_cast<uint32_t>(plan.raster_tiles),
                                static_cast<uint32_t>(plan.grid));
-  args.tma_store = specs.d.base != nullptr;
+  if (specs.d.base) args.tma_cols = problem.n * size_of(d.dtype) % 16 == 0 ? UINT32_MAX : args.n;
   return args;
 }
 

@@ -24,7 +24,7 @@ struct Report {
 
 /// Compares `d` with (C +) A·Bᵀ, all on the context's device; waits for the stream. An element is wrong when it differs
 /// from the exact value by more than
-///   2^-11 · Σ_blocks |sa·sb| · Σ_block |a·b|  +  FP32 rounding of the sum over blocks  +  half a unit in D's last place
+///   2^-10 · Σ_blocks |sa·sb| · Σ_block |a·b|  +  FP32 rounding of the sum over blocks  +  half a unit in D's last place
 /// (the first term: tensor cores keep 13 to 14 bits inside a 128-wide block), or when one is NaN or infinite and the
 /// other is not the same. `c`, if given, must be a copy from before the call where D was accumulated in place.
 Report verify(Context& context, const Fp8Tensor& a, const Fp8Tensor& b, const std::optional<TensorView>& c,

@@ -8,7 +8,7 @@ namespace deep_gemm {
 struct GemmArgs {
   TensorMap a, b;            // [m, k] and [n, k] FP8, boxes of 128 × (tile / CTAs that share it)
   TensorMap scale_a;         // [ceil(k/128), m] FP32, boxes of tile_m; unused without scales
-  TensorMap d;               // [m, n], boxes of panel_cols × tile_m; unused where tma_store is 0
+  TensorMap d;               // [m, n], boxes of panel_cols × tile_m; unused where tma_cols is 0
   const float* scale_b;      // null: unit scales
   int64_t scale_b_stride_n;  // elements from one block of 128 rows of B to the next
   int64_t scale_b_stride_k;  // elements from one block of 128 of k to the next
@@ -18,7 +18,7 @@ struct GemmArgs {
   int64_t d_pitch;  // elements
   uint32_t m, n, k;
   TileOrder order;
-  uint32_t tma_store;  // 0: D's address or pitch is not a multiple of 16 bytes, plain stores
+  uint32_t tma_cols;  // TMA stores what lies before this column: see stored_by_tma
 };
 
 }  // namespace deep_gemm

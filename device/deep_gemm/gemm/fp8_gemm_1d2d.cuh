@@ -9,7 +9,7 @@
 //             d_full[slot]:  1 arrival of each math warp that has staged its part of a panel of D. The store thread waits.
 //             d_empty[slot]: 1 arrival of the store thread when TMA has read the panel. Math threads wait on it.
 // Timeline    load:  [tile] pop → [step] wait empty → announce bytes → A, B, scale_a by TMA
-//             math:  [tile] → [step] wait full → [wave] 4 wgmma, promote → release → [end of tile] pop the next
+//             math:  [tile] → [step] wait full → [wave] 4 wgmma, promote → release → [end of tile]
 //                    → [panel] wait d_empty → round into shared memory → arrive d_full
 //             store: [tile] pop → [panel] wait d_full → TMA → wait until it has read → arrive d_empty
 //             The load role runs up to `stages` steps ahead, across tiles: while a tile is staged, the next one's first
@@ -18,9 +18,10 @@
 // Memory      see smem_layout: stages × (A, B), panels of D, stages × scale_a, barriers.
 // Clusters    with Multicast::a the CTAs of a cluster share rows of A: each loads its part and multicasts it to all (b:
 //             rows of B). A slot is refilled when all of them have emptied it; no CTA exits before the others are done.
-// Limits      tensor cores for many rows: m64nNk32 takes N / 2 clocks, promotion a quarter of that, hidden behind the
-// other
-//             warpgroup. HBM for few rows.
+// Limits      HBM for few rows. For many rows shared memory, which moves 128 bytes a clock: a step of 256×128 reads 96 KiB
+//             for its 16 wgmma and takes 48 KiB from TMA, 1152 clocks against the tensor cores' 1024 (1125 measured,
+//             H100, 2026-11-22). Then power: at full load the clock falls from 1.98 to 1.55 GHz, so each instruction
+//             and byte saved is speed.
 // m = 0 or n = 0: never launched. k = 0: no step, D = C or 0.
 #pragma once
 
@@ -110,7 +111,6 @@ struct Fp8Gemm1d2d {
   }
 
   DG_DEVICE static void store_tiles(const GemmArgs& args, uint8_t* smem, const Panels& ring) {
-    if (!args.tma_store) return;
     typename Panels::Position at;
     Tile tile;
     for (DenseScheduler tiles = scheduler(args); tiles.pop(tile);)
@@ -130,15 +130,18 @@ struct Fp8Gemm1d2d {
     typename Panels::Position panel_at;
     DenseScheduler tiles = scheduler(args);
     ScalesB<C> scales_b;
-    Tile tile;
-    bool more = tiles.pop(tile);
-    if (more) scales_b.fetch(args, tile, 0);
+    Tile tile, next;
+    bool more = tiles.pop(next);
+    if (more) scales_b.fetch(args, next, 0);
     while (more) {
+      tile = next;
+      more = tiles.pop(next);
       const uint32_t offset = tile.col % kScaleRows;
       float sum[kWaves][C.tile_n / 2] = {};
       for (uint32_t first = 0; first < steps; first += scales_b.kSteps) {
+        const bool last = first + scales_b.kSteps >= steps;
         scales_b.turn();
-        scales_b.fetch(args, tile, first + scales_b.kSteps);
+        if (!last || more) scales_b.fetch(args, last ? next : tile, last ? 0 : first + scales_b.kSteps);
         const uint32_t count = min(scales_b.kSteps, steps - first);
 #pragma unroll C.unroll
         for (uint32_t i = 0; i < count; ++i, at.advance()) {
@@ -149,7 +152,6 @@ struct Fp8Gemm1d2d {
             const uint64_t a = a_ring + (at.slot * a_stage_bytes(C) + wave * 64 * kTileK) / 16;
             const uint64_t b = b_ring + at.slot * b_stage_bytes(C) / 16;
             float partial[C.tile_n / 2];
-            ptx::wgmma_fence_operands(partial);
             ptx::wgmma_fence();
 #pragma unroll
             for (uint32_t k = 0; k < kTileK / 32; ++k)
@@ -159,17 +161,13 @@ struct Fp8Gemm1d2d {
               load_scales_a(scale_a, scale_a_ring + at.slot * C.tile_m);
               scales_b.get(scale_b, i);
             }
-            ptx::wgmma_fence_operands(partial);
-            ptx::wgmma_wait_group<0>();
+            ptx::WgmmaFp8<C.tile_n>::wait(partial);
             if (wave + 1 == kWaves) release<C.cluster>(ring, at);
             promote<C>(offset, sum[wave], partial, scale_a[wave], scale_b);
           }
         }
       }
-      const Tile done = tile;
-      more = tiles.pop(tile);
-      if (more) scales_b.fetch(args, tile, 0);  // arrives while this tile is staged
-      stage_tile<C>(args, smem + kSmem.d, panels, panel_at, done.row, done.col, group_row + warp_row, sum);
+      stage_tile<C>(args, smem + kSmem.d, panels, panel_at, tile.row, tile.col, group_row + warp_row, sum);
     }
   }
 
@@ -188,7 +186,7 @@ struct Fp8Gemm1d2d {
       ptx::prefetch_tensormap(args.a);
       ptx::prefetch_tensormap(args.b);
       if constexpr (C.scaled_a) ptx::prefetch_tensormap(args.scale_a);
-      if (args.tma_store) ptx::prefetch_tensormap(args.d);
+      if (args.tma_cols > 0) ptx::prefetch_tensormap(args.d);
       stages.init();
       panels.init();
       ptx::fence_mbarrier_init();

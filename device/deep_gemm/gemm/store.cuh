@@ -81,6 +81,14 @@ DG_DEVICE void store_rows_plain(const GemmArgs& args, const uint8_t* panel, uint
   }
 }
 
+/// Whether TMA stores the panel that begins in column `col`. It cannot where D's address or pitch is no multiple of 16 bytes
+/// (tma_cols = 0), and must not where the panel holds the last columns of rows that are no multiple of 16 bytes long
+/// (tma_cols = n): it would write the whole of a 16-byte chunk, beyond n.
+template <GemmConfig C>
+DG_DEVICE bool stored_by_tma(const GemmArgs& args, uint32_t col) {
+  return col + panel_cols(C) <= args.tma_cols;
+}
+
 /// full[slot]:  one arrival of each math warp that has staged its rows. The store thread waits on it.
 /// empty[slot]: one arrival of the store thread, once TMA has read the panel. Math warps wait on it.
 template <GemmConfig C>
@@ -96,14 +104,14 @@ DG_DEVICE void stage_tile(const GemmArgs& args, uint8_t* staging, const PanelRin
   for (uint32_t p = 0; p < panels(C); ++p) {
     const uint32_t col = tile_col + p * panel_cols(C);
     uint8_t* panel = staging + at.slot * panel_bytes(C);
-    if (args.tma_store) ring.wait_empty(at);
+    ring.wait_empty(at);
 #pragma unroll
     for (uint32_t wave = 0; wave < waves(C); ++wave) {
       float* values = sum[wave] + p * panel_cols(C) / 2;
       if constexpr (C.accumulate) add_c<C, panel_cols(C) / 2>(args, tile_row + first + wave * 64, col, values);
       stage_rows<C>(panel, first + wave * 64, values);
     }
-    if (args.tma_store) {
+    if (stored_by_tma<C>(args, col)) {
       ptx::fence_proxy_async();
       __syncwarp();
       if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(ring.full + at.slot);
@@ -121,12 +129,15 @@ DG_DEVICE void stage_tile(const GemmArgs& args, uint8_t* staging, const PanelRin
 template <GemmConfig C>
 DG_DEVICE void store_panels(const GemmArgs& args, const uint8_t* staging, const PanelRing<C>& ring,
                             typename PanelRing<C>::Position& at, uint32_t tile_row, uint32_t tile_col) {
-  for (uint32_t p = 0; p < panels(C); ++p, at.advance()) {
+  for (uint32_t p = 0; p < panels(C); ++p) {
+    const uint32_t col = tile_col + p * panel_cols(C);
+    if (!stored_by_tma<C>(args, col)) continue;
     ring.wait_full(at);
-    ptx::tma_store_2d(args.d, staging + at.slot * panel_bytes(C), tile_col + p * panel_cols(C), tile_row);
+    ptx::tma_store_2d(args.d, staging + at.slot * panel_bytes(C), col, tile_row);
     ptx::tma_store_commit();
     ptx::tma_store_wait_read<0>();
     ptx::mbarrier_arrive(ring.empty + at.slot);
+    at.advance();
   }
 }
 

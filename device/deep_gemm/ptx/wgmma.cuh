@@ -10,17 +10,6 @@ namespace deep_gemm::ptx {
 DG_DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 // wgmma.commit_group.sync.aligned;   PTX ISA 8.0, sm_90a
 DG_DEVICE void wgmma_commit_group() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-// wgmma.wait_group.sync.aligned n;   PTX ISA 8.0, sm_90a
-template <int kPending>
-DG_DEVICE void wgmma_wait_group() {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
-}
-/// Keeps the compiler from moving accumulators across an asynchronous wgmma.
-template <int kCount>
-DG_DEVICE void wgmma_fence_operands(float (&d)[kCount]) {
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(d[i])::"memory");
-}
 /// Shared-memory matrix descriptor: K-major, 128-byte swizzle, groups of 8 rows 1024 bytes apart. `tile` is
 /// 1024-aligned; 32 bytes further along k is `descriptor + 2`.   PTX ISA 8.0, "Matrix descriptor"
 DG_DEVICE uint64_t wgmma_descriptor(const void* tile) {
