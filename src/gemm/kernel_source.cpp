@@ -30,12 +30,13 @@ jit::KernelSource kernel_source(const GemmConfig& config) {
   });
   jit::KernelSource source{kernel_name(config), {}};
   source.text = fmt::format(
+      "#define DG_WGMMA_N {}\n"
       "#include <deep_gemm/gemm/fp8_gemm_1d2d.cuh>\n"
       "using namespace deep_gemm;\n"
       "constexpr GemmConfig kConfig{{{}}};\n"
       "extern \"C\" __global__ __launch_bounds__(num_threads(kConfig), 1)\n"
       "void {}(const __grid_constant__ GemmArgs args) {{ Fp8Gemm1d2d<kConfig>::run(args); }}\n",
-      initializers, source.entry);
+      config.tile_n, initializers, source.entry);
   return source;
 }
 

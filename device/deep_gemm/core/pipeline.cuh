@@ -27,6 +27,7 @@ struct Ring {
 
   /// By one thread, before all others (of the cluster, where there is one) synchronise with it.
   DG_DEVICE void init() const {
+#pragma unroll 1
     for (uint32_t s = 0; s < kSlots; ++s) {
       ptx::mbarrier_init(full + s, kFills);
       ptx::mbarrier_init(empty + s, kReleases);
@@ -38,6 +39,7 @@ struct Ring {
   /// By whoever fills the slots, at the end: returns when all slots are empty, so that no arrival and no multicast of
   /// another CTA is still on its way here and the CTA may exit.
   DG_DEVICE void drain(Position at) const {
+#pragma unroll 1
     for (uint32_t s = 0; s < kSlots; ++s, at.advance()) wait_empty(at);
   }
 };

@@ -94,6 +94,7 @@ struct Fp8Gemm1d2d {
     typename Stages::Position at;
     Tile tile;
     for (DenseScheduler tiles = scheduler(args); tiles.pop(tile);) {
+#pragma unroll 1  // copies of this loop only cost time to compile
       for (uint32_t step = 0; step < steps; ++step, at.advance()) {
         ring.wait_empty(at);
         uint64_t* full = ring.full + at.slot;
@@ -138,6 +139,7 @@ struct Fp8Gemm1d2d {
       more = tiles.pop(next);
       const uint32_t offset = tile.col % kScaleRows;
       float sum[kWaves][C.tile_n / 2] = {};
+#pragma unroll 1
       for (uint32_t first = 0; first < steps; first += scales_b.kSteps) {
         const bool last = first + scales_b.kSteps >= steps;
         scales_b.turn();

@@ -129,6 +129,7 @@ DG_DEVICE void stage_tile(const GemmArgs& args, uint8_t* staging, const PanelRin
 template <GemmConfig C>
 DG_DEVICE void store_panels(const GemmArgs& args, const uint8_t* staging, const PanelRing<C>& ring,
                             typename PanelRing<C>::Position& at, uint32_t tile_row, uint32_t tile_col) {
+#pragma unroll 1
   for (uint32_t p = 0; p < panels(C); ++p) {
     const uint32_t col = tile_col + p * panel_cols(C);
     if (!stored_by_tma<C>(args, col)) continue;
