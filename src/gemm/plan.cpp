@@ -86,8 +86,7 @@ std::vector<GemmConfig> candidates(const Problem& p, const DeviceInfo& device) {
                      .tile_n = tile_n,
                      .stages = 32,
                      .cluster = multicast == Multicast::none ? 1 : 2,
-                     .multicast = multicast,
-                     .unroll = tile_m > 64 && tile_n > 96 ? 4 : 1};  // 1 % where tensor cores limit
+                     .multicast = multicast};
         while (c.stages > 2 && why_illegal(c, p, device)) --c.stages;
         if (why_illegal(c, p, device)) continue;
         // One stage less where that stages a whole tile of D and so frees the math warps.

@@ -155,10 +155,7 @@ struct Fp8Gemm1d2d {
             const uint64_t b = b_ring + at.slot * b_stage_bytes(C) / 16;
             float partial[C.tile_n / 2];
             ptx::wgmma_fence();
-#pragma unroll
-            for (uint32_t k = 0; k < kTileK / 32; ++k)
-              ptx::WgmmaFp8<C.tile_n>::mma(partial, a + k * 2, b + k * 2, k != 0);
-            ptx::wgmma_commit_group();
+            ptx::WgmmaFp8<C.tile_n>::multiply_block(partial, a, b);
             if (wave == 0) {  // while the tensor cores work
               load_scales_a(scale_a, scale_a_ring + at.slot * C.tile_m);
               scales_b.get(scale_b, i);
