@@ -48,7 +48,8 @@ def draw_large(axes, shapes):
     axes.set_xticks(range(len(shapes)), labels, rotation=20, ha="right")
     axes.set_ylabel("TFLOPS")
     axes.set_title(f"m = {LARGE_M}")
-    axes.legend()
+    axes.margins(y=0.2)  # the legend stands above the bars
+    axes.legend(loc="upper right", ncols=len(sides))
 
 
 def draw_small(axes, shapes, title):
