@@ -1,0 +1,152 @@
+"""Dense products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import _C, _torch
+from ._torch import is_compiling
+
+Tensor = Any
+Operand = Any  # a tensor, or a pair (tensor, scales)
+
+
+def fp8_gemm_nt(
+    a: Operand,
+    b: Operand,
+    d: Tensor,
+    c: Tensor | None = None,
+    recipe: tuple[int, int, int] | None = None,
+    recipe_a: tuple[int, int] | None = None,
+    recipe_b: tuple[int, int] | None = None,
+    compiled_dims: str = "nk",
+    disable_ue8m0_cast: bool = False,
+    *,
+    dtype: str | None = None,
+    stream: int | None = None,
+) -> None:
+    """``d = a @ b.T`` (``+ c``) with FP8 operands and FP32 scales.
+
+    Args:
+        a: ``(data, scales)``, or data alone for unit scales. Data is FP8 (e4m3), ``[m, k]``, stride 1 along k; on CUDA base
+            address and row pitch are multiples of 16 bytes. Scales are FP32, ``[m, ceil(k / 128)]``, any strides;
+            :func:`get_mn_major_tma_aligned_tensor` gives the layout that is used as it is, others are transposed first.
+        b: the same with data ``[n, k]`` and scales ``[ceil(n / 128), ceil(k / 128)]``.
+        d: BF16 or FP32, ``[m, n]``, stride 1 along n, written in place.
+        c: what is added, of d's dtype and shape; may be d itself.
+        recipe, recipe_a, recipe_b: what one scale covers; ``(1, 128, 128)``, ``(1, 128)``, ``(128, 128)`` or None.
+        compiled_dims, disable_ue8m0_cast: accepted, without effect.
+        dtype: what uint8 operands of libraries without FP8 hold: ``"e4m3"``. Their uint16 tensors are BF16.
+        stream: address of a CUDA stream; by default the current one of torch or CuPy.
+
+    m, n, k may be 0. Tensors all lie on one device, the CPU or a Hopper GPU, where the call is enqueued on the stream and can be
+    captured into a CUDA graph once its kernel is compiled.
+
+    Raises:
+        ValueError: a shape, dtype, stride, alignment or device is not as above; nothing has been written.
+        TypeError: an argument is no tensor.
+        RuntimeError: the machine lacks something (driver, GPU, NVRTC), or a kernel did not compile.
+    """
+    if is_compiling() or not _C.fp8_gemm_nt(a, b, d, c, recipe, recipe_a, recipe_b, dtype, stream):
+        _torch.gemm(a, b, d, c, (recipe, recipe_a, recipe_b))
+
+
+def _pair(operand: Operand) -> tuple[Tensor, Tensor | None]:
+    return operand if isinstance(operand, (tuple, list)) else (operand, None)
+
+
+def _transposed(function: str, name: str, operand: Operand, shape: str) -> Operand:
+    """A K-major view of an operand that is given with k as its first dimension."""
+    data, scales = _pair(operand)
+    strides = data.stride() if callable(getattr(data, "stride", None)) else [s // data.itemsize for s in data.strides]
+    if data.shape[0] > 1 and strides[0] != 1:
+        raise ValueError(
+            f"{function}: {name} is {list(data.shape)} with strides {list(strides)}, expected stride 1 along its first dimension, k: "
+            f"Hopper multiplies K-major FP8 alone, so pass the transposed view of a {shape} tensor"
+        )
+    return data.T, None if scales is None else scales.T
+
+
+def fp8_gemm_nn(
+    a: Operand,
+    b: Operand,
+    d: Tensor,
+    c: Tensor | None = None,
+    recipe: tuple[int, int, int] | None = None,
+    recipe_a: tuple[int, int] | None = None,
+    recipe_b: tuple[int, int] | None = None,
+    compiled_dims: str = "nk",
+    disable_ue8m0_cast: bool = False,
+    *,
+    dtype: str | None = None,
+    stream: int | None = None,
+) -> None:
+    """``d = a @ b`` (``+ c``): :func:`fp8_gemm_nt` with b as ``[k, n]`` and scales ``[ceil(k / 128), ceil(n / 128)]``.
+
+    b's stride along k is 1: a transposed view of ``[n, k]``. Any other b raises ValueError.
+    """
+    b = _transposed("fp8_gemm_nn", "b", b, "[n, k]")
+    fp8_gemm_nt(a, b, d, c, recipe, recipe_a, recipe_b, dtype=dtype, stream=stream)
+
+
+def fp8_gemm_tn(
+    a: Operand,
+    b: Operand,
+    d: Tensor,
+    c: Tensor | None = None,
+    recipe: tuple[int, int, int] | None = None,
+    recipe_a: tuple[int, int] | None = None,
+    recipe_b: tuple[int, int] | None = None,
+    compiled_dims: str = "nk",
+    disable_ue8m0_cast: bool = False,
+    *,
+    dtype: str | None = None,
+    stream: int | None = None,
+) -> None:
+    """``d = a.T @ b`` (``+ c``): :func:`fp8_gemm_nt` with a as ``[k, m]``, b as ``[k, n]`` and scales transposed likewise.
+
+    Strides along k are 1: transposed views of ``[m, k]`` and ``[n, k]``. Others raise ValueError.
+    """
+    a = _transposed("fp8_gemm_tn", "a", a, "[m, k]")
+    b = _transposed("fp8_gemm_tn", "b", b, "[n, k]")
+    fp8_gemm_nt(a, b, d, c, recipe, recipe_a, recipe_b, dtype=dtype, stream=stream)
+
+
+def fp8_gemm_tt(
+    a: Operand,
+    b: Operand,
+    d: Tensor,
+    c: Tensor | None = None,
+    recipe: tuple[int, int, int] | None = None,
+    recipe_a: tuple[int, int] | None = None,
+    recipe_b: tuple[int, int] | None = None,
+    compiled_dims: str = "nk",
+    disable_ue8m0_cast: bool = False,
+    *,
+    dtype: str | None = None,
+    stream: int | None = None,
+) -> None:
+    """``d = a.T @ b.T`` (``+ c``): :func:`fp8_gemm_nt` with a as ``[k, m]`` and scales ``[ceil(k / 128), m]``.
+
+    a's stride along k is 1: a transposed view of ``[m, k]``. Any other a raises ValueError.
+    """
+    a = _transposed("fp8_gemm_tt", "a", a, "[m, k]")
+    fp8_gemm_nt(a, b, d, c, recipe, recipe_a, recipe_b, dtype=dtype, stream=stream)
+
+
+# FP4 weights are Blackwell's; FP8 ones go under these names too.
+fp8_fp4_gemm_nt, fp8_fp4_gemm_nn, fp8_fp4_gemm_tn, fp8_fp4_gemm_tt = fp8_gemm_nt, fp8_gemm_nn, fp8_gemm_tn, fp8_gemm_tt
+
+
+def gemm_fp8_fp8_bf16_nt(lhs: Operand, rhs: Operand, out: Tensor | None = None) -> Tensor:
+    """``out = lhs @ rhs.T`` under the name and order of DeepGEMM's first release; returns ``out``.
+
+    ``lhs`` and ``rhs`` as a and b of :func:`fp8_gemm_nt`. Without ``out`` a BF16 torch tensor ``[m, n]`` is made.
+    """
+    if out is None:
+        a, b = _pair(lhs)[0], _pair(rhs)[0]
+        if not hasattr(a, "new_empty"):
+            raise TypeError(f"gemm_fp8_fp8_bf16_nt: lhs is of type {type(a).__name__}: out can be left out for torch tensors alone")
+        out = a.new_empty((a.shape[0], b.shape[0]), dtype=_torch.torch.bfloat16)
+    fp8_gemm_nt(lhs, rhs, out)
+    return out

@@ -1,0 +1,103 @@
+"""What the package does only where torch is installed: custom operators, and tensors that the C exchange API does not serve.
+
+The operators make a call one node of a traced or compiled graph; ordinary eager calls never come through here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from . import _C
+
+try:
+    import torch
+except ImportError:
+    torch = None  # type: ignore[assignment]
+
+
+def _not_compiling() -> bool:
+    return False
+
+
+is_compiling: Callable[[], bool] = _not_compiling
+
+if torch is not None:
+    is_compiling = torch.compiler.is_compiling
+    _C.register_torch(torch.Tensor, (torch.Tensor, torch.nn.Parameter))
+    _NAMES = {
+        torch.float8_e4m3fn: "e4m3",
+        torch.float8_e5m2: "e5m2",
+        torch.bfloat16: "bf16",
+        torch.float16: "f16",
+        torch.float32: "f32",
+        torch.int32: "i32",
+    }
+
+    # What the operators' arguments are called: torch compares arguments of operators under test, but not FP8 ones, so that
+    # those pass as uint8 and a name.
+    _FP8 = {torch.float8_e4m3fn: "e4m3", torch.float8_e5m2: "e5m2"}
+
+    def _raw(tensor: torch.Tensor | None, dtype: str | None = None) -> Any:
+        """The tensor as (address, dtype, shape, strides, CUDA ordinal or -1)."""
+        if tensor is None:
+            return None
+        dtype = dtype or _NAMES.get(tensor.dtype, str(tensor.dtype))
+        ordinal = tensor.device.index if tensor.is_cuda else -1
+        return tensor.data_ptr(), dtype, tuple(tensor.shape), tuple(tensor.stride()), ordinal
+
+    def _stream(tensor: torch.Tensor) -> int | None:
+        return torch.cuda.current_stream(tensor.device).cuda_stream if tensor.is_cuda else None
+
+    def _gemm(a: Any, scale_a: Any, type_a: str, b: Any, scale_b: Any, type_b: str, d: torch.Tensor, c: Any) -> None:
+        operands = (_raw(a, type_a), _raw(scale_a)), (_raw(b, type_b), _raw(scale_b))
+        _C.fp8_gemm_nt(*operands, _raw(d), _raw(c), None, None, None, None, _stream(d))
+
+    def _quantize(x: Any, out: Any, scale: Any, rows_per_scale: int, power_of_two: bool) -> None:
+        _C.quantize(rows_per_scale, _raw(x), _raw(out, "e4m3"), _raw(scale), power_of_two, None, _stream(x))
+
+    _library = torch.library.Library("deep_gemm", "DEF")
+    # Layouts are part of the contract: a compiler must not change the strides of what it passes.
+    _exact = getattr(torch.Tag, "needs_exact_strides", torch.Tag.needs_fixed_stride_order)
+    for _schema, _call in (
+        (
+            "fp8_gemm_nt(Tensor a, Tensor? scale_a, str type_a, Tensor b, Tensor? scale_b, str type_b, Tensor(d!) d, Tensor? c) -> ()",
+            _gemm,
+        ),
+        (
+            "quantize(Tensor x, Tensor(out!) out, Tensor(scale!) scale, int rows_per_scale, bool power_of_two) -> ()",
+            _quantize,
+        ),
+    ):
+        _name = _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag, _exact))
+        for _key in ("CPU", "CUDA"):
+            _library.impl(_name, _call, _key)
+        # They return nothing: what they write has its shape already.
+        torch.library.register_fake(f"deep_gemm::{_name}", lambda *args: None, lib=_library)
+
+
+def _bytes(function: str, name: str, tensor: Any) -> tuple[Any, str]:
+    """An FP8 tensor as uint8, and the name of its type."""
+    if torch is None or not isinstance(tensor, torch.Tensor):
+        raise TypeError(f"{function}: {name} is of type {type(tensor).__name__}, expected a torch tensor as the others are")
+    if tensor.dtype not in _FP8:
+        raise ValueError(f"{function}: {name} is {tensor.dtype}, expected an FP8 type")
+    return tensor.view(torch.uint8), _FP8[tensor.dtype]
+
+
+def gemm(a: Any, b: Any, d: Any, c: Any, recipes: tuple[Any, Any, Any]) -> None:
+    """The call through torch's dispatcher."""
+    expected = ((1, 128, 128), (1, 128), (128, 128))
+    for name, given, rule in zip(("recipe", "recipe_a", "recipe_b"), recipes, expected):
+        if given is not None and tuple(given) != rule:
+            raise ValueError(f"fp8_gemm_nt: {name} is {tuple(given)}, expected {rule}")
+    a, scale_a = a if isinstance(a, (tuple, list)) else (a, None)
+    b, scale_b = b if isinstance(b, (tuple, list)) else (b, None)
+    a, type_a = _bytes("fp8_gemm_nt", "a", a)
+    b, type_b = _bytes("fp8_gemm_nt", "b", b)
+    torch.ops.deep_gemm.fp8_gemm_nt(a, scale_a, type_a, b, scale_b, type_b, d, c)
+
+
+def quantize(x: Any, out: Any, scale: Any, rows_per_scale: int, power_of_two: bool) -> None:
+    """The call through torch's dispatcher."""
+    torch.ops.deep_gemm.quantize(x, _bytes("quantize", "out", out)[0], scale, rows_per_scale, power_of_two)

@@ -1,0 +1,136 @@
+"""Kernels ahead of time: which ones a model needs, and filling the disk cache with them. Needs no GPU."""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from . import _C
+
+Key = tuple[int, ...]
+
+# (n, k) of every dense product that serving the model without tensor parallelism makes.
+MODELS: dict[str, list[tuple[int, int]]] = {
+    "deepseek-v3": [
+        (2112, 7168),  # q_a_proj and kv_a_proj_with_mqa side by side
+        (24576, 1536),  # q_b_proj
+        (32768, 512),  # kv_b_proj
+        (7168, 16384),  # o_proj
+        (36864, 7168),  # gate and up of the three dense layers
+        (7168, 18432),  # down of the three dense layers
+        (4096, 7168),  # gate and up of the shared expert
+        (7168, 2048),  # down of the shared expert
+    ]
+}
+# From here on all kernels are taken that any m uses: asking for each m would take longer than compiling them.
+_MANY_ROWS = 512
+
+
+def get_best_gemm_config_key(gemm_type: str, mma: str, m: int, n: int, k: int, num_groups: int = 1) -> Key:
+    """A hashable key of the kernel that a product of m × n × k runs: those of equal keys share it.
+
+    Args:
+        gemm_type: ``"Normal"``.
+        mma: ``"fp8"``.
+        num_groups: 1.
+
+    Raises ValueError for kinds of products that there are no kernels for. The GPU is an H100 with the SMs that set_num_sms set.
+    """
+    if gemm_type != "Normal" or mma != "fp8" or num_groups != 1:
+        raise ValueError(
+            f"get_best_gemm_config_key: {gemm_type!r}, {mma!r}, num_groups = {num_groups}: expected 'Normal', 'fp8' and 1"
+        )
+    return _plan(m, n, k, _C.get_num_sms())
+
+
+@lru_cache(maxsize=1 << 16)
+def _plan(m: int, n: int, k: int, num_sms: int) -> Key:
+    return _C.plan(m, n, k, False, False, "h100")
+
+
+def _read_csv(path: str | os.PathLike[str]) -> list[tuple[int, ...]]:
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    dense = [row for row in rows if row.get("layout", "dense") == "dense"]
+    return [tuple(int(row[name]) for name in ("m", "n", "k")) for row in dense]
+
+
+def _keys(shapes: Iterable[tuple[int, ...]], max_m: int, device: str) -> list[Key]:
+    keys: dict[Key, None] = {}
+    for shape in shapes:
+        if len(shape) == 3:
+            keys[_C.plan(*shape, False, False, device)] = None
+            continue
+        if len(shape) != 2:
+            raise ValueError(f"warmup: shape {tuple(shape)}, expected (n, k) or (m, n, k)")
+        n, k = shape
+        if max_m <= _MANY_ROWS:
+            found = (_C.plan(m, n, k, False, False, device) for m in range(1, max_m + 1))
+        else:
+            found = iter(_C.kernels_for(n, k, False, False, device))
+        keys.update(dict.fromkeys(found))
+    return list(keys)
+
+
+def _with_progress(items: Iterator[Any], total: int) -> Iterator[Any]:
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        for done, item in enumerate(items, 1):
+            sys.stderr.write(f"\rdeep_gemm: {done} of {total} kernels" + ("\n" if done == total else ""))
+            sys.stderr.flush()
+            yield item
+    else:
+        yield from tqdm(items, total=total, desc="deep_gemm", unit="kernel")
+
+
+def warmup(
+    shapes: Iterable[tuple[int, ...]] | str | Path | None = None,
+    model: str | None = None,
+    max_m: int = 16384,
+    *,
+    device: str = "h100",
+    jobs: int | None = None,
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """Compiles kernels into the disk cache, several at once; what is there already is left alone.
+
+    Args:
+        shapes: ``(n, k)`` for every m up to ``max_m``, ``(m, n, k)`` for that m alone, or a CSV file with columns m, n, k (and
+            layout, of which dense is taken).
+        model: ``"deepseek-v3"``: the shapes of its dense layers.
+        max_m: the largest batch. Up to 512, kernels that only larger ones use are left out.
+        device: what to plan for: ``"h100"``, ``"h200"`` or ``"h800"``.
+        jobs: kernels compiled at once; by default one a core.
+        progress: draws a bar on stderr (tqdm's where it is installed).
+
+    Returns a dict for each kernel: name, compiler, cached, seconds, registers, spill_bytes. Raises ValueError for a model or
+    device it does not know, RuntimeError where there is no compiler or a kernel does not compile.
+    """
+    wanted: list[tuple[int, ...]] = []
+    if model is not None:
+        if model not in MODELS:
+            raise ValueError(f"warmup: model is {model!r}, expected one of {', '.join(map(repr, MODELS))}")
+        wanted += MODELS[model]
+    if shapes is not None:
+        wanted += _read_csv(shapes) if isinstance(shapes, (str, os.PathLike)) else shapes
+    if not wanted:
+        raise ValueError("warmup: neither shapes nor model given")
+    if max_m < 1:
+        raise ValueError(f"warmup: max_m is {max_m}, expected a positive number")
+    keys = _keys(wanted, max_m, device)
+    with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
+        futures = [pool.submit(_C.compile, key) for key in keys]
+        try:
+            done = as_completed(futures)
+            reports = [future.result() for future in (_with_progress(done, len(keys)) if progress else done)]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return sorted(reports, key=lambda report: report["name"])

@@ -1,0 +1,24 @@
+"""Arithmetic, quantisation and scale layouts."""
+
+from . import layout, math
+from .layout import (
+    get_col_major_tma_aligned_tensor,
+    get_mn_major_tma_aligned_tensor,
+    get_tma_aligned_size,
+    transform_sf_into_required_layout,
+)
+from .math import align, ceil_div, per_block_cast_to_fp8, per_channel_cast_to_fp8, per_token_cast_to_fp8
+
+__all__ = [
+    "align",
+    "ceil_div",
+    "get_col_major_tma_aligned_tensor",
+    "get_mn_major_tma_aligned_tensor",
+    "get_tma_aligned_size",
+    "layout",
+    "math",
+    "per_block_cast_to_fp8",
+    "per_channel_cast_to_fp8",
+    "per_token_cast_to_fp8",
+    "transform_sf_into_required_layout",
+]

@@ -1,0 +1,78 @@
+"""Layouts of scales. TMA reads FP32 scales MN-major, with columns a multiple of 16 bytes apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import _torch
+from .math import align, ceil_div
+
+Tensor = Any
+_TMA_ALIGNMENT_BYTES = 16
+
+
+def get_tma_aligned_size(x: int, element_size: int) -> int:
+    """``x`` elements of ``element_size`` bytes, rounded up to a multiple of 16 bytes."""
+    if element_size < 1 or _TMA_ALIGNMENT_BYTES % element_size:
+        raise ValueError(f"get_tma_aligned_size: element_size is {element_size}, expected a divisor of {_TMA_ALIGNMENT_BYTES}")
+    return align(x, _TMA_ALIGNMENT_BYTES // element_size)
+
+
+def get_mn_major_tma_aligned_tensor(x: Tensor) -> Tensor:
+    """The FP32 torch tensor ``x``, ``[mn, k]`` or ``[groups, mn, k]`` in any layout, with strides ``[1, pitch]``.
+
+    The pitch is mn rounded up to 4, a group takes pitch * k elements; what lies between mn and the pitch is unspecified. A tensor
+    that has this layout comes back as it is. Raises TypeError for what is no FP32 torch tensor, ValueError for other ranks.
+    """
+    torch = _torch.torch
+    if torch is None or not isinstance(x, torch.Tensor) or x.dtype != torch.float32:
+        given = getattr(x, "dtype", type(x).__name__)
+        raise TypeError(f"get_mn_major_tma_aligned_tensor: x is {given}, expected a float32 torch tensor")
+    if x.dim() not in (2, 3):
+        raise ValueError(f"get_mn_major_tma_aligned_tensor: x is {list(x.shape)}, expected 2 or 3 dimensions")
+    mn, k = x.shape[-2:]
+    pitch = get_tma_aligned_size(mn, x.element_size())
+    strides = (pitch * k, 1, pitch)[3 - x.dim() :]
+    if x.stride() == strides and x.storage_offset() % 4 == 0:
+        return x
+    return torch.empty_strided(x.shape, strides, dtype=x.dtype, device=x.device).copy_(x)
+
+
+def get_col_major_tma_aligned_tensor(x: Tensor) -> Tensor:
+    """The first release's name of :func:`get_mn_major_tma_aligned_tensor`."""
+    return get_mn_major_tma_aligned_tensor(x)
+
+
+def transform_sf_into_required_layout(
+    sf: Tensor,
+    mn: int,
+    k: int,
+    recipe: tuple[int, ...],
+    num_groups: int | None = None,
+    is_sfa: bool | None = None,
+    disable_ue8m0_cast: bool = False,
+    psum_layout: Any = None,
+) -> Tensor:
+    """The scales ``sf`` of an ``[mn, k]`` operand in the layout that products take without further work.
+
+    Args:
+        sf: FP32 torch tensor, ``[ceil(mn / r), ceil(k / 128)]``, before it ``num_groups`` where given. ``r`` is 1 or 128.
+        recipe: ``(r_a, r_b, 128)``, of which ``is_sfa`` picks one (True, the default: r_a), or ``(r, 128)``.
+        disable_ue8m0_cast, psum_layout: accepted, without effect on Hopper.
+
+    Returns scales for single rows as :func:`get_mn_major_tma_aligned_tensor` gives them, others as they are. Raises ValueError
+    where the shape is not the recipe's.
+    """
+    if len(recipe) not in (2, 3):
+        raise ValueError(f"transform_sf_into_required_layout: recipe is {tuple(recipe)}, expected 2 or 3 numbers")
+    rows = recipe[0] if len(recipe) == 2 or is_sfa is None or is_sfa else recipe[1]
+    if rows not in (1, 128) or recipe[-1] != 128:
+        raise ValueError(f"transform_sf_into_required_layout: recipe is {tuple(recipe)}, expected 1 or 128 rows by 128 of k a scale")
+    expected = [ceil_div(mn, rows), ceil_div(k, 128)]
+    if num_groups is not None:
+        expected.insert(0, num_groups)
+    if list(sf.shape) != expected:
+        raise ValueError(
+            f"transform_sf_into_required_layout: sf is {list(sf.shape)}, expected {expected} for mn = {mn}, k = {k}, recipe {tuple(recipe)}"
+        )
+    return get_mn_major_tma_aligned_tensor(sf) if rows == 1 else sf

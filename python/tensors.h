@@ -1,0 +1,57 @@
+// Python tensors as TensorViews.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <deep_gemm/gemm.h>
+
+#include "dlpack.h"
+
+namespace deep_gemm::python {
+
+namespace nb = nanobind;
+
+/// Thrown where an argument is a torch tensor that the exchange API does not serve (an older torch, or a subclass that
+/// stands for something else while a model is traced): torch's dispatcher, in deep_gemm/_torch.py, takes the call.
+struct NeedsTorch {};
+
+/// Tells of torch: its tensor type, and the types whose instances are nothing but a tensor and come in through the
+/// exchange API (none for a torch that lacks it).
+void register_torch(nb::type_object base, nb::tuple exact);
+
+/// Reads the arguments of one call, and keeps what it borrows alive until the call has been made.
+class Arguments {
+ public:
+  explicit Arguments(const char* function) : function_(function) {}
+
+  /// A tensor of a registered type, any other DLPack producer, or (address, dtype, shape, strides, CUDA ordinal or -1).
+  /// One-byte elements that are unsigned integers are read as `bytes`, two-byte ones as BF16.
+  TensorView tensor(nb::handle object, const char* name);
+  /// The same for a tensor that is written to; one that says it is read-only is refused.
+  TensorView output(nb::handle object, const char* name);
+  /// A tensor, or a pair of a tensor and its scales, which may be None.
+  Fp8Tensor operand(nb::handle object, const char* name, const char* scale_name);
+  /// What uint8 stands for: "e4m3" or "e5m2"; None: uint8 is refused.
+  void set_bytes(nb::handle dtype);
+  /// The stream of `device` that calls go to: `given`, an address, or the current one of the tensors' framework (torch or
+  /// CuPy; the default stream for others).
+  Stream stream(const Device& device, nb::handle given) const;
+
+ private:
+  TensorView read(nb::handle object, const char* name, bool writable);
+  TensorView from_dlpack(const dlpack::Tensor& t, const char* name) const;
+  TensorView from_parts(nb::handle tuple, const char* name) const;
+  [[noreturn]] void reject(const char* name, const char* problem) const;
+
+  const char* function_;
+  const dlpack::ExchangeApi* api_ = nullptr;
+  bool is_cupy_ = false;
+  std::optional<DType> bytes_;
+  std::vector<nb::ndarray<nb::ro>> borrowed_;
+};
+
+}  // namespace deep_gemm::python
