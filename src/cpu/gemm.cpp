@@ -1,5 +1,5 @@
-// D = A·Bᵀ (+ C) on the CPU: tiles of D shared out over the cores; within a tile, FP32 products of 128 of k by Eigen,
-// scaled and added in FP32.
+// D = A·Bᵀ (+ C) on the CPU: tiles of D shared out over the cores; within a tile, FP32 products of 128 of k, scaled and
+// added in FP32.
 #include <algorithm>
 #include <memory>
 #include <new>
@@ -13,15 +13,6 @@
 namespace deep_gemm::cpu {
 namespace {
 
-using Accumulate = void (*)(const GemmBlock&);
-
-Accumulate best_accumulate() {
-#ifdef DG_CPU_AVX2
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2::accumulate;
-#endif
-  return baseline::accumulate;
-}
-
 struct FreeAligned {
   void operator()(float* p) const { ::operator delete(p, std::align_val_t(64)); }
 };
@@ -33,8 +24,8 @@ AlignedFloats allocate_floats(int64_t count) {
 
 /// What a thread works in.
 struct Workspace {
-  AlignedFloats panel_a = allocate_floats(kTileM * kBlockK), panel_b = allocate_floats(kTileN * kBlockK);
-  AlignedFloats partial = allocate_floats(kTileM * kTileN), sum = allocate_floats(kTileM * kTileN);
+  AlignedFloats panel_a = allocate_floats(kTileM * kBlockK), panel_b = allocate_floats(kGrainN * kBlockK);
+  AlignedFloats sum = allocate_floats(kTileM * kTileN);
   alignas(64) float scale_a[kTileM] = {}, scale_b[kTileN] = {};
 };
 
@@ -58,6 +49,10 @@ void gather_scales(const TensorView& scale, int64_t begin, int64_t count, int64_
   for (int64_t i = 0; i < count; ++i) out[i] = scale ? load(scale, (begin + i) / granularity, block) : 1.0f;
 }
 
+Codes codes_from(const TensorView& t, int64_t row, int64_t p) {
+  return {static_cast<const uint8_t*>(t.data) + row * t.strides[0] + p, t.strides[0], t.dtype};
+}
+
 struct Tile {
   int64_t row, col, rows, cols;
 };
@@ -65,14 +60,12 @@ struct Tile {
 void compute_tile(const Fp8Tensor& a, const Fp8Tensor& b, const std::optional<TensorView>& c, const TensorView& d,
                   const Tile& tile, Workspace& space, Accumulate accumulate) {
   const int64_t k = a.data.shape[1];
-  std::fill_n(space.sum.get(), round_up(tile.rows, kGrainM) * kTileN, 0.0f);
+  std::fill_n(space.sum.get(), (tile.rows + kGrainM - 1) / kGrainM * kGrainM * kTileN, 0.0f);
   for (int64_t p = 0; p < k; p += kBlockK) {
     gather_scales(a.scale, tile.row, tile.rows, p / kBlockK, 1, space.scale_a);
     gather_scales(b.scale, tile.col, tile.cols, p / kBlockK, 128, space.scale_b);
-    accumulate({.a = static_cast<const uint8_t*>(a.data.data) + tile.row * a.data.strides[0] + p,
-                .b = static_cast<const uint8_t*>(b.data.data) + tile.col * b.data.strides[0] + p,
-                .a_pitch = a.data.strides[0],
-                .b_pitch = b.data.strides[0],
+    accumulate({.a = codes_from(a.data, tile.row, p),
+                .b = codes_from(b.data, tile.col, p),
                 .rows = tile.rows,
                 .cols = tile.cols,
                 .depth = std::min(kBlockK, k - p),
@@ -80,7 +73,6 @@ void compute_tile(const Fp8Tensor& a, const Fp8Tensor& b, const std::optional<Te
                 .scale_b = space.scale_b,
                 .panel_a = space.panel_a.get(),
                 .panel_b = space.panel_b.get(),
-                .partial = space.partial.get(),
                 .sum = space.sum.get()});
   }
   for (int64_t i = 0; i < tile.rows; ++i) {
@@ -93,8 +85,16 @@ void compute_tile(const Fp8Tensor& a, const Fp8Tensor& b, const std::optional<Te
 
 }  // namespace
 
+std::vector<Accumulate> accumulate_variants() {
+#ifdef DG_CPU_AVX2
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+    return {avx2::accumulate, baseline::accumulate};
+#endif
+  return {baseline::accumulate};
+}
+
 void fp8_gemm_nt(const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d, const GemmOptions& options) {
-  const Accumulate accumulate = best_accumulate();
+  const Accumulate accumulate = accumulate_variants().front();
   const int64_t m = d.shape[0], n = d.shape[1], k = a.data.shape[1];
   if (m == 0 || n == 0) return;
 

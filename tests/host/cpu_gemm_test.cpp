@@ -1,6 +1,12 @@
 // The CPU product against plain loops that share nothing with it, and what only it promises.
 #include <gtest/gtest.h>
 
+#include <array>
+#include <cmath>
+#include <memory>
+#include <vector>
+
+#include "cpu/gemm_block.h"
 #include "gemm_support.h"
 
 namespace deep_gemm::test {
@@ -74,6 +80,152 @@ TEST_F(CpuGemmTest, RepeatsBitForBit) {
     product.run();
     EXPECT_EQ(product.d().bytes(), first);
   }
+}
+
+float decode(DType dtype, uint8_t code) { return dtype == DType::e4m3 ? decode_e4m3(code) : decode_e5m2(code); }
+
+struct Types {
+  DType a, b;
+};
+constexpr std::array<Types, 4> kTypes = {
+    {{DType::e4m3, DType::e4m3}, {DType::e4m3, DType::e5m2}, {DType::e5m2, DType::e4m3}, {DType::e5m2, DType::e5m2}}};
+
+/// One block of up to 256 × 192, at most 128 deep, with unit scales and sums of 0 to begin with. After the last row's last
+/// code the memory ends; between a row's end and the pitch is 0xff, NaN in both types.
+class Block {
+ public:
+  Block(Types types, int64_t rows, int64_t cols, int64_t depth, int64_t pitch = 128)
+      : types_(types), rows_(rows), cols_(cols), depth_(depth), pitch_(pitch) {
+    a_.resize(static_cast<std::size_t>((rows - 1) * pitch + depth), 0xff);
+    b_.resize(static_cast<std::size_t>((cols - 1) * pitch + depth), 0xff);
+    scales.fill(1);
+  }
+
+  uint8_t& a(int64_t i, int64_t p) { return a_[static_cast<std::size_t>(i * pitch_ + p)]; }
+  uint8_t& b(int64_t j, int64_t p) { return b_[static_cast<std::size_t>(j * pitch_ + p)]; }
+  float sum(int64_t i, int64_t j) const { return space_->sum[static_cast<std::size_t>(i * cpu::kTileN + j)]; }
+  void run(cpu::Accumulate accumulate) {
+    space_->sum.fill(0);
+    accumulate({.a = {a_.data(), pitch_, types_.a},
+                .b = {b_.data(), pitch_, types_.b},
+                .rows = rows_,
+                .cols = cols_,
+                .depth = depth_,
+                .scale_a = scales.data(),
+                .scale_b = scales.data(),
+                .panel_a = space_->panel_a.data(),
+                .panel_b = space_->panel_b.data(),
+                .sum = space_->sum.data()});
+  }
+
+  alignas(64) std::array<float, cpu::kTileM> scales;
+
+ private:
+  struct Space {
+    alignas(64) std::array<float, cpu::kTileM * cpu::kBlockK> panel_a;
+    alignas(64) std::array<float, cpu::kGrainN * cpu::kBlockK> panel_b;
+    alignas(64) std::array<float, cpu::kTileM * cpu::kTileN> sum;
+  };
+  Types types_;
+  int64_t rows_, cols_, depth_, pitch_;
+  std::vector<uint8_t> a_, b_;
+  std::unique_ptr<Space> space_ = std::make_unique<Space>();
+};
+
+/// Every finite code at every place along k, in A and in B: a row of them times rows that pick one of them each.
+TEST(CpuGemmBlock, DecodesEveryCodeExactlyAtEveryPlace) {
+  const auto code = [](DType dtype, int64_t at) {
+    const auto x = static_cast<uint8_t>(at % 256);
+    return std::isfinite(decode(dtype, x)) ? x : uint8_t{0};
+  };
+  for (const cpu::Accumulate accumulate : cpu::accumulate_variants())
+    for (const Types types : kTypes) {
+      int64_t wrong = 0;
+      Block codes_in_a(types, 256, 128, 128);
+      for (int64_t p = 0; p < 128; ++p) {
+        for (int64_t i = 0; i < 256; ++i) codes_in_a.a(i, p) = code(types.a, i + p);
+        for (int64_t j = 0; j < 128; ++j) codes_in_a.b(j, p) = j != p ? 0 : types.b == DType::e4m3 ? 0x38 : 0x3c;
+      }
+      codes_in_a.run(accumulate);
+      for (int64_t i = 0; i < 256; ++i)
+        for (int64_t j = 0; j < 128; ++j) wrong += codes_in_a.sum(i, j) != decode(types.a, code(types.a, i + j));
+      for (const int64_t first : {0, 128}) {
+        Block codes_in_b(types, 128, 128, 128);
+        for (int64_t p = 0; p < 128; ++p) {
+          for (int64_t i = 0; i < 128; ++i) codes_in_b.a(i, p) = i != p ? 0 : types.a == DType::e4m3 ? 0x38 : 0x3c;
+          for (int64_t j = 0; j < 128; ++j) codes_in_b.b(j, p) = code(types.b, first + j + p);
+        }
+        codes_in_b.run(accumulate);
+        for (int64_t i = 0; i < 128; ++i)
+          for (int64_t j = 0; j < 128; ++j)
+            wrong += codes_in_b.sum(i, j) != decode(types.b, code(types.b, first + j + i));
+      }
+      EXPECT_EQ(wrong, 0) << deep_gemm::name_of(types.a) << " · " << deep_gemm::name_of(types.b);
+    }
+}
+
+/// An infinity or NaN spoils its own row or column and nothing else, wherever along k it stands.
+TEST(CpuGemmBlock, NaNAndInfinityStayWhereTheyBelong) {
+  for (const cpu::Accumulate accumulate : cpu::accumulate_variants())
+    for (const Types types : kTypes)
+      for (int64_t code = 0; code < 256; ++code)
+        for (const bool in_a : {true, false}) {
+          const float value = decode(in_a ? types.a : types.b, static_cast<uint8_t>(code));
+          if (std::isfinite(value)) continue;
+          for (const int64_t p : {0, 1, 15, 16, 31, 32, 77, 127}) {
+            Block block(types, 13, 29, 128);
+            for (int64_t q = 0; q < 128; ++q) {
+              for (int64_t i = 0; i < 13; ++i) block.a(i, q) = types.a == DType::e4m3 ? 0x38 : 0x3c;
+              for (int64_t j = 0; j < 29; ++j) block.b(j, q) = types.b == DType::e4m3 ? 0x38 : 0x3c;
+            }
+            const int64_t at = p % (in_a ? 13 : 29);
+            (in_a ? block.a(at, p) : block.b(at, p)) = static_cast<uint8_t>(code);
+            block.run(accumulate);
+            int64_t wrong = 0;
+            for (int64_t i = 0; i < 13; ++i)
+              for (int64_t j = 0; j < 29; ++j) {
+                const float sum = block.sum(i, j);
+                if ((in_a ? i : j) != at)
+                  wrong += sum != 128;
+                else
+                  wrong += std::isnan(value) ? !std::isnan(sum) : sum != value;
+              }
+            EXPECT_EQ(wrong, 0) << deep_gemm::name_of(types.a) << " · " << deep_gemm::name_of(types.b) << ", code "
+                                << code << " at " << p;
+          }
+        }
+}
+
+/// Rows, columns and k that end anywhere: what lies beyond is neither read nor counted.
+TEST(CpuGemmBlock, EndsWhereTheOperandsEnd) {
+  Random random(5);
+  for (const cpu::Accumulate accumulate : cpu::accumulate_variants())
+    for (const Types types : kTypes)
+      for (const int64_t depth : {1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 127, 128})
+        for (const auto& [rows, cols] : {LayerShape{1, 1}, {2, 24}, {3, 25}, {4, 7}, {5, 48}, {8, 9}, {9, 191}}) {
+          Block block(types, rows, cols, depth, 128 + depth % 5);
+          for (int64_t p = 0; p < depth; ++p) {
+            for (int64_t i = 0; i < rows; ++i) block.a(i, p) = static_cast<uint8_t>(random() & 0xbf);
+            for (int64_t j = 0; j < cols; ++j) block.b(j, p) = static_cast<uint8_t>(random() & 0xbf);
+          }
+          for (float& scale : block.scales) scale = static_cast<float>(1 + random() % 7);
+          block.run(accumulate);
+          int64_t wrong = 0;
+          for (int64_t i = 0; i < rows; ++i)
+            for (int64_t j = 0; j < cols; ++j) {
+              double want = 0, norm = 0;
+              for (int64_t p = 0; p < depth; ++p) {
+                const double term =
+                    static_cast<double>(decode(types.a, block.a(i, p))) * decode(types.b, block.b(j, p));
+                want += term, norm += std::abs(term);
+              }
+              const double scale =
+                  block.scales[static_cast<std::size_t>(i)] * block.scales[static_cast<std::size_t>(j)];
+              wrong += !(std::abs(block.sum(i, j) - scale * want) <= scale * norm * 0x1p-20);
+            }
+          EXPECT_EQ(wrong, 0) << deep_gemm::name_of(types.a) << " · " << deep_gemm::name_of(types.b) << ", " << rows
+                              << " x " << cols << " x " << depth;
+        }
 }
 
 }  // namespace
