@@ -114,7 +114,7 @@ TEST(BenchReport, JsonHoldsWhatWasMeasured) {
   ASSERT_EQ(json["shapes"].size(), 3u);
   const auto& shape = json["shapes"][0];
   EXPECT_EQ(shape["m"], 64);
-  EXPECT_EQ(cli::config_from_json(shape["config"]), r.shapes[0].plan.config);
+  EXPECT_EQ(config_from_json(shape["config"]), r.shapes[0].plan.config);
   EXPECT_DOUBLE_EQ(shape["ours"]["time_us"]["median"], 10);
   EXPECT_DOUBLE_EQ(shape["ours"]["time_us"]["min"], 9.5);
   EXPECT_EQ(shape["ours"]["check"]["elements"], 64 * 4096);

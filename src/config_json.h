@@ -8,7 +8,7 @@
 
 #include <deep_gemm/gemm.h>
 
-namespace deep_gemm::cli {
+namespace deep_gemm {
 
 nlohmann::ordered_json to_json(const GemmConfig& config);
 
@@ -18,4 +18,10 @@ GemmConfig config_from_json(const nlohmann::json& json);
 /// The same from text; also an array of configurations.
 std::vector<GemmConfig> configs_from_text(const std::string& text);
 
-}  // namespace deep_gemm::cli
+/// A JSON object with m, n and k, and any other field of Problem by its name. Throws Error{invalid_argument}.
+Problem problem_from_text(const std::string& text);
+
+/// {config, launch: {grid, block_threads, cluster, smem_bytes, raster_tiles}, estimate_us, reason, runners_up}
+nlohmann::ordered_json to_json(const GemmPlan& plan);
+
+}  // namespace deep_gemm
