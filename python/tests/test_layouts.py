@@ -1,0 +1,148 @@
+"""Quantisation, layouts, arithmetic, measures."""
+
+import numpy as np
+import pytest
+import torch
+
+import deep_gemm
+from deep_gemm.testing import bench, bench_kineto, calc_diff, count_bytes
+from deep_gemm.utils import align, ceil_div
+from deep_gemm.utils.layout import get_mn_major_tma_aligned_tensor, transform_sf_into_required_layout
+from support import FP8, Product
+
+CASTS = {
+    "per_token_cast_to_fp8": (1, None),
+    "per_block_cast_to_fp8": (128, None),
+    "per_channel_cast_to_fp8": (None, 1),
+}
+
+
+@pytest.mark.parametrize("name", CASTS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("use_ue8m0", [False, True])
+@pytest.mark.parametrize("gran_k", [128, 32])
+def test_casts(device, name, dtype, use_ue8m0, gran_k):
+    rows, cols = [given or gran_k for given in CASTS[name]]
+    x = (torch.randn(200, 300) * 10).to(device, dtype)
+    x[3] = 0
+    cast = getattr(deep_gemm, name)
+    assert getattr(deep_gemm.utils.math, name) is cast and getattr(deep_gemm.utils, name) is cast
+    out, scale = cast(x, use_ue8m0, gran_k)
+    again = cast(x=x, use_ue8m0=use_ue8m0, gran_k=gran_k)
+    assert torch.equal(out.view(torch.uint8), again[0].view(torch.uint8)) and torch.equal(scale, again[1])
+    assert out.dtype == FP8 and out.shape == x.shape and scale.dtype == torch.float32
+    assert scale.shape == (ceil_div(200, rows), ceil_div(300, cols))
+    spread = scale.repeat_interleave(rows, 0)[:200].repeat_interleave(cols, 1)[:, :300].double()
+    values = out.double() * spread
+    # Half a unit of e4m3's three bits, or of its smallest number.
+    bound = torch.maximum(x.double().abs() * 2**-4, spread * 2**-10) * 1.0001
+    assert bool(((values - x.double()).abs() <= bound).all())
+    padded = torch.nn.functional.pad(x.double().abs(), (0, align(300, cols) - 300, 0, align(200, rows) - 200))
+    amax = padded.view(ceil_div(200, rows), rows, ceil_div(300, cols), cols).amax((1, 3)).clamp(min=1e-4) / 448
+    if use_ue8m0:
+        assert bool((torch.frexp(scale).mantissa == 0.5).all())
+        assert bool((scale >= amax * 0.999999).all() and (scale < amax * 2.000001).all())
+    else:
+        assert torch.allclose(scale.double(), amax, rtol=1e-6)
+
+
+def test_casts_of_strange_layouts(device):
+    wide = torch.randn(64, 700).to(device)
+    x = wide[::2, 13:400]
+    for cast in (deep_gemm.per_token_cast_to_fp8, deep_gemm.per_block_cast_to_fp8):
+        got, want = cast(x, False), cast(x.contiguous(), False)
+        assert torch.equal(got[0].view(torch.uint8), want[0].view(torch.uint8)) and torch.equal(got[1], want[1])
+        empty, scale = cast(x[:0], False)
+        assert empty.shape == (0, 387) and scale.shape == (0, 4)
+        for bad, error in [(x.T, ValueError), (x[0], ValueError), (x.double(), TypeError), ("x", ValueError)]:
+            with pytest.raises(error):
+                cast(bad, False)
+        with pytest.raises(ValueError, match="gran_k is 0"):
+            cast(x, False, 0)
+
+
+def test_casts_of_numpy():
+    x = np.random.default_rng(0).standard_normal((150, 260)).astype(np.float32)
+    for cast in (deep_gemm.per_token_cast_to_fp8, deep_gemm.per_block_cast_to_fp8):
+        got, want = cast(x, False), cast(torch.from_numpy(x), False)
+        assert np.array_equal(got[0], want[0].view(torch.uint8).numpy()) and np.array_equal(got[1], want[1].numpy())
+    with pytest.raises(TypeError, match="torch tensors alone"):
+        deep_gemm.per_channel_cast_to_fp8(x, False)
+
+
+def test_quantised_product_is_close(device):
+    x, w = torch.randn(64, 512).to(device), torch.randn(256, 512).to(device)
+    d = torch.empty(64, 256, device=device)
+    deep_gemm.fp8_gemm_nt(deep_gemm.per_token_cast_to_fp8(x, False), deep_gemm.per_block_cast_to_fp8(w, False), d)
+    assert calc_diff(d, x.double() @ w.double().T) < 1e-3
+
+
+@pytest.mark.parametrize("mn", [1, 3, 4, 130])
+@pytest.mark.parametrize("groups", [None, 1, 3])
+def test_mn_major(device, mn, groups):
+    shape = (mn, 5) if groups is None else (groups, mn, 5)
+    x = torch.randn(shape).to(device)
+    pitch = deep_gemm.get_tma_aligned_size(mn, 4)
+    for function in (deep_gemm.get_mn_major_tma_aligned_tensor, deep_gemm.get_col_major_tma_aligned_tensor):
+        for given in (x, x.transpose(-1, -2).contiguous().transpose(-1, -2)):
+            out = function(given)
+            assert torch.equal(out, x)
+            assert out.stride()[-2:] == (1, pitch) and (groups is None or out.stride(0) == 5 * pitch)
+            assert function(x=out) is out
+    assert deep_gemm.utils.layout.get_tma_aligned_size(x=13, element_size=4) == 16 and pitch == align(mn, 4)
+    assert deep_gemm.get_tma_aligned_size(3, 16) == 3
+    with pytest.raises(ValueError, match="element_size is 3"):
+        deep_gemm.get_tma_aligned_size(8, 3)
+    for bad, error in [(x.double(), TypeError), ([1.0], TypeError), (x.reshape(-1), ValueError)]:
+        with pytest.raises(error):
+            get_mn_major_tma_aligned_tensor(bad)
+
+
+def test_transform_sf(device):
+    rows, blocks = torch.randn(70, 3).to(device), torch.randn(2, 3).to(device)
+    a = transform_sf_into_required_layout(rows, 70, 300, (1, 128, 128), is_sfa=True)
+    assert torch.equal(a, rows) and a.stride() == (1, 72)
+    b = transform_sf_into_required_layout(
+        sf=blocks, mn=200, k=300, recipe=(1, 128, 128), num_groups=None, is_sfa=False, disable_ue8m0_cast=True, psum_layout=None
+    )
+    assert b is blocks
+    assert transform_sf_into_required_layout(rows, 70, 300, (1, 128)).stride() == (1, 72)
+    assert transform_sf_into_required_layout(blocks, 200, 300, (128, 128)) is blocks
+    grouped = torch.randn(4, 70, 3).to(device)
+    assert transform_sf_into_required_layout(grouped, 70, 300, (1, 128, 128), 4, True).stride() == (216, 1, 72)
+    for arguments in [(rows, 71, 300, (1, 128)), (rows, 70, 300, (1, 64)), (rows, 70, 300, (2, 128)), (rows, 70, 300, (1,)), (rows, 70, 300, (1, 128), 1)]:
+        with pytest.raises(ValueError, match="^transform_sf_into_required_layout: "):
+            transform_sf_into_required_layout(*arguments)
+
+
+def test_arithmetic():
+    for x in range(0, 50):
+        for y in range(1, 20):
+            assert ceil_div(x, y) == -(-x // y) and align(x, y) == -(-x // y) * y
+    assert deep_gemm.ceil_div(x=5, y=2) == 3 and deep_gemm.align(x=5, y=4) == 8
+
+
+def test_measures(device):
+    x = torch.randn(10, 10).to(device)
+    assert calc_diff(x, x) == 0 and calc_diff(torch.zeros(3), torch.zeros(3)) == 0
+    assert calc_diff(x, -x) == 2 and deep_gemm.calc_diff is calc_diff
+    assert 0 < calc_diff(x, x * 1.01) < 1e-4
+    assert count_bytes(x, (x.half(), [x.to(FP8), None])) == 400 + 200 + 100
+    calls = []
+    seconds = bench(lambda: calls.append(x + 1), num_warmups=2, num_tests=3, high_precision=True)
+    assert 0 < seconds < 1 and len(calls) == 5
+
+
+def test_bench_kineto(device):
+    if device == "cpu":
+        if not torch.cuda.is_available():
+            with pytest.raises(RuntimeError, match="no CUDA device"):
+                bench_kineto(lambda: None, "gemm")
+        return
+    p = Product(64, 512, 512, device)
+    d = p.out()
+    call = lambda: deep_gemm.fp8_gemm_nt(*p.operands(), d)
+    seconds = bench_kineto(call, "fp8_gemm_nt", num_tests=5, suppress_kineto_output=True)
+    assert 1e-6 < seconds < 1e-3
+    with pytest.raises(RuntimeError, match="no kernel with"):
+        bench_kineto(call, ("fp8_gemm_nt", "no_such_kernel"))

@@ -1,0 +1,187 @@
+"""What torch adds: custom operators, compiled and traced models, subclasses, streams and graphs."""
+
+import pytest
+import torch
+from torch._subclasses import FakeTensorMode
+from torch.library import opcheck
+
+import deep_gemm
+from conftest import needs_hopper
+from deep_gemm import _C, _torch
+from support import FP8, Product
+
+
+def as_bytes(tensor):
+    return tensor.view(torch.uint8)
+
+
+@pytest.mark.parametrize("with_c", [False, True])
+def test_opcheck_gemm(device, with_c):
+    p = Product(20, 64, 256, device)
+    d = torch.randn(20, 64, device=device)
+    c = torch.randn(20, 64, device=device) if with_c else None
+    opcheck(torch.ops.deep_gemm.fp8_gemm_nt, (as_bytes(p.a), p.scale_a, "e4m3", as_bytes(p.b), None, "e4m3", d, c))
+
+
+def test_opcheck_quantize(device):
+    x = torch.randn(20, 256, device=device)
+    for rows in (1, 128):
+        out = torch.zeros(20, 256, dtype=torch.uint8, device=device)
+        scale = torch.zeros(-(-20 // rows), 2, device=device)
+        opcheck(torch.ops.deep_gemm.quantize, (x, out, scale, rows, True))
+
+
+class Fp8Linear(torch.nn.Module):
+    def __init__(self, n, k, device):
+        super().__init__()
+        weight, scale = deep_gemm.per_block_cast_to_fp8(torch.randn(n, k, device=device), False)
+        self.weight = torch.nn.Parameter(weight, requires_grad=False)
+        self.register_buffer("scale", scale)
+
+    def forward(self, x):
+        a, scale = deep_gemm.per_token_cast_to_fp8(x, False)
+        a = a, deep_gemm.get_mn_major_tma_aligned_tensor(scale)
+        d = x.new_empty(x.shape[0], self.weight.shape[0], dtype=torch.bfloat16)
+        deep_gemm.fp8_gemm_nt(a, (self.weight, self.scale), d)
+        return torch.relu(d.float() + 1)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
+def test_compiled_model_keeps_the_call(device, backend):
+    torch.compiler.reset()
+    model = torch.nn.Sequential(Fp8Linear(256, 384, device), Fp8Linear(128, 256, device))
+    compiled = torch.compile(model, fullgraph=True, backend=backend)
+    for rows in (8, 24, 40):
+        x = torch.randn(rows, 384, device=device)
+        assert torch.equal(compiled(x), model(x))
+    explained = torch._dynamo.explain(model)(torch.randn(8, 384, device=device))
+    assert explained.graph_break_count == 0
+    calls = [node for graph in explained.graphs for node in graph.graph.nodes if "deep_gemm" in str(node.target)]
+    assert len(calls) == 4  # a quantisation and a product for each layer
+
+
+def test_compiled_in_place_c(device):
+    torch.compiler.reset()
+    p = Product(16, 64, 128, device)
+
+    def step(d):
+        deep_gemm.fp8_gemm_nt(*p.operands(), d, c=d)
+        return d * 2
+
+    d, e = torch.ones(16, 64, device=device), torch.ones(16, 64, device=device)
+    assert torch.equal(torch.compile(step, fullgraph=True, backend="aot_eager")(d), step(e))
+    assert torch.equal(d, e)
+
+
+def test_compiled_wrong_inputs():
+    torch.compiler.reset()
+    p = Product(16, 64, 128)
+    a, b = p.operands()
+    call = torch.compile(lambda **given: deep_gemm.fp8_gemm_nt(a, b, p.out(), **given), backend="eager")
+    with pytest.raises(Exception, match=r"recipe is \(1, 1, 128\)"):
+        call(recipe=(1, 1, 128))
+
+
+def test_traced_with_fake_tensors(device):
+    model = Fp8Linear(256, 384, device)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        out = model(mode.from_tensor(torch.empty(5, 384, device=device)))
+        assert out.shape == (5, 256)
+
+
+def test_subclass(device):
+    class Marked(torch.Tensor):
+        pass
+
+    p = Product(9, 33, 256, device)
+    want, d = p.out(), p.out()
+    deep_gemm.fp8_gemm_nt(*p.operands(), want)
+    deep_gemm.fp8_gemm_nt((p.a.as_subclass(Marked), p.scale_a), (p.b, p.scale_b.as_subclass(Marked)), d)
+    assert torch.equal(d, want)
+    with pytest.raises(TypeError, match="b is of type list, expected a torch tensor"):
+        deep_gemm.fp8_gemm_nt((p.a.as_subclass(Marked), p.scale_a), ([[1.0]], p.scale_b), d)
+    with pytest.raises(ValueError, match="a is torch.float32, expected an FP8 type"):
+        deep_gemm.fp8_gemm_nt((p.a.float().as_subclass(Marked), p.scale_a), (p.b, p.scale_b), d)
+
+
+def test_torch_without_the_exchange_api(device, monkeypatch):
+    """An older torch registers no type; here every tensor is handed over by its parts instead."""
+    p = Product(70, 130, 300, device)
+    want, d = p.out(), p.out()
+    deep_gemm.fp8_gemm_nt(*p.operands(), want)
+    x = torch.randn(70, 300, device=device)
+    quantised = deep_gemm.per_token_cast_to_fp8(x, True)
+    monkeypatch.setattr(_C, "fp8_gemm_nt", refuse_first(_C.fp8_gemm_nt))
+    monkeypatch.setattr(_C, "quantize", refuse_first(_C.quantize))
+    deep_gemm.fp8_gemm_nt(*p.operands(), d)
+    assert torch.equal(d, want)
+    again = deep_gemm.per_token_cast_to_fp8(x, True)
+    assert torch.equal(as_bytes(again[0]), as_bytes(quantised[0])) and torch.equal(again[1], quantised[1])
+    with pytest.raises(ValueError, match=r"d is \["):
+        deep_gemm.fp8_gemm_nt(*p.operands(), d[:-1])
+
+
+def refuse_first(function):
+    """Does as the extension does with tensors of a type it has not been told of, and takes parts."""
+
+    def call(*arguments):
+        tensors = [t for argument in arguments for t in (argument if isinstance(argument, tuple) else (argument,))]
+        return False if any(isinstance(t, torch.Tensor) for t in tensors) else function(*arguments)
+
+    return call
+
+
+def test_exchange_api_is_used():
+    if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
+        pytest.skip("this torch is older than the exchange API")
+    p = Product(4, 4, 128)
+    assert _C.fp8_gemm_nt(*p.operands(), p.out(), None, None, None, None, None, None) is True
+    assert _torch.torch is torch
+
+
+@needs_hopper
+def test_current_stream_is_used():
+    p = Product(64, 512, 512, "cuda")
+    want = p.out()
+    deep_gemm.fp8_gemm_nt(*p.operands(), want)
+    stream = torch.cuda.Stream()
+    torch.cuda.synchronize()
+    for given in (None, stream.cuda_stream):
+        d = p.out()
+        torch.cuda.synchronize()
+        with torch.cuda.stream(stream) if given is None else torch.cuda.stream(torch.cuda.current_stream()):
+            torch.cuda._sleep(20_000_000) if given is None else None
+            deep_gemm.fp8_gemm_nt(*p.operands(), d, stream=given)
+        if given is None:
+            assert not stream.query(), "the call waited, or ran on another stream"
+        stream.synchronize()
+        assert torch.equal(d, want)
+
+
+@needs_hopper
+def test_cuda_graph():
+    x = torch.randn(32, 384, device="cuda")
+    model = Fp8Linear(256, 384, "cuda")
+    model(x)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        y = model(x)
+    for _ in range(3):
+        x.copy_(torch.randn(32, 384))
+        graph.replay()
+        assert torch.equal(y, model(x))
+
+
+@needs_hopper
+def test_second_device():
+    if torch.cuda.device_count() < 2:
+        pytest.skip("ONE GPU HERE: nothing to switch between")
+    p = Product(64, 512, 512, "cuda:1")
+    d = p.out()
+    deep_gemm.fp8_gemm_nt(*p.operands(), d)
+    assert p.wrong(d) == 0 and torch.cuda.current_device() == 0
+
+
+def test_fp8_dtype_of_the_casts(device):
+    assert deep_gemm.per_token_cast_to_fp8(torch.ones(2, 128, device=device), False)[0].dtype == FP8
