@@ -52,7 +52,8 @@ def fp8_gemm_nt(
 
 
 def _pair(operand: Operand) -> tuple[Tensor, Tensor | None]:
-    return operand if isinstance(operand, (tuple, list)) else (operand, None)
+    data, scales = operand if isinstance(operand, (tuple, list)) else (operand, None)
+    return data, scales
 
 
 def _transposed(function: str, name: str, operand: Operand, shape: str) -> Operand:

@@ -23,7 +23,8 @@ def _not_compiling() -> bool:
 is_compiling: Callable[[], bool] = _not_compiling
 
 if torch is not None:
-    is_compiling = torch.compiler.is_compiling
+    # Quicker to ask than is_compiling; whoever traces without Dynamo passes subclasses of torch.Tensor.
+    is_compiling = torch.compiler.is_dynamo_compiling
     _C.register_torch(torch.Tensor, (torch.Tensor, torch.nn.Parameter))
     _NAMES = {
         torch.float8_e4m3fn: "e4m3",

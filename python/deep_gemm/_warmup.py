@@ -71,9 +71,9 @@ def _keys(shapes: Iterable[tuple[int, ...]], max_m: int, device: str) -> list[Ke
             raise ValueError(f"warmup: shape {tuple(shape)}, expected (n, k) or (m, n, k)")
         n, k = shape
         if max_m <= _MANY_ROWS:
-            found = (_C.plan(m, n, k, False, False, device) for m in range(1, max_m + 1))
+            found = [_C.plan(m, n, k, False, False, device) for m in range(1, max_m + 1)]
         else:
-            found = iter(_C.kernels_for(n, k, False, False, device))
+            found = _C.kernels_for(n, k, False, False, device)
         keys.update(dict.fromkeys(found))
     return list(keys)
 
