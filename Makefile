@@ -21,7 +21,10 @@ demo: configure  ## multiply real transformer weights in FP8 and show the error
 test: build  ## build and run all tests; those that need a GPU say so and skip
 	@. tools/environment.sh && ctest --test-dir build --output-on-failure -j $$(nproc)
 
+wheel: setup  ## build the Python wheel and test it, with torch and without (build/python/dist)
+	@bash tests/package/python_wheel.sh
+
 clean:  ## remove what build and demo made
 	@rm -rf build
 
-.PHONY: help setup configure build demo test clean
+.PHONY: help setup configure build demo test wheel clean
