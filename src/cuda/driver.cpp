@@ -8,6 +8,7 @@
 #include <fmt/ranges.h>
 
 #include "cuda/api.h"
+#include "fork.h"
 #include "text.h"
 
 namespace deep_gemm::cuda {
@@ -19,6 +20,7 @@ struct Driver {
   Functions f;
   int version = 0;
   std::string missing;  // what keeps CUDA from working and how to get it; empty: it works
+  unsigned started_after = forks();
 
   Driver() {
     void* library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
@@ -73,6 +75,11 @@ const Functions& functions() {
   const Driver& d = driver();
   if (!d.missing.empty()) [[unlikely]]
     fail(ErrorCode::unavailable, "{}", d.missing);
+  if (d.started_after != forks()) [[unlikely]]
+    fail(ErrorCode::unavailable,
+         "CUDA was started before this process was forked, and does not work in the child: fork before the first use, "
+         "or "
+         "start processes afresh (in Python, multiprocessing's \"spawn\")");
   return d.f;
 }
 

@@ -22,6 +22,7 @@
 
 #include <fmt/ranges.h>
 
+#include "fork.h"
 #include "jit/compiler.h"
 #include "jit/entry.h"
 #include "jit/env.h"
@@ -41,6 +42,8 @@ constexpr std::string_view kBadMark = ".bad-", kTemporaryMark = ".tmp-", kLockDi
 constexpr std::string_view kSourceSuffix = ".cu", kPtxSuffix = ".ptx", kSassSuffix = ".sass";
 constexpr std::string_view kSuffixes[] = {kEntrySuffix, kSourceSuffix, kPtxSuffix, kSassSuffix};
 constexpr std::size_t kKeyDigits = 32;
+// A kernel takes some 100 KiB; what is larger than this is none, and is not read into memory.
+constexpr off_t kMaxEntryBytes = 64 << 20;
 
 class FileDescriptor {
  public:
@@ -63,11 +66,13 @@ std::string unique_suffix() {
   return fmt::format("{}-{}", getpid(), counter++);
 }
 
-// The file's bytes; empty where it is not there or cannot be read.
+// The file's bytes; empty where it is not there, cannot be read or is no entry by its kind or size. O_NONBLOCK: a pipe
+// is not waited for.
 std::optional<std::string> read_file(const fs::path& path) {
-  const FileDescriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  const FileDescriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   struct stat info;
-  if (!file || fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode)) return std::nullopt;
+  if (!file || fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode) || info.st_size > kMaxEntryBytes)
+    return std::nullopt;
   std::string text(static_cast<std::size_t>(info.st_size), '\0');
   std::size_t filled = 0;
   while (filled < text.size()) {
@@ -151,6 +156,8 @@ class KeyLock {
   ~KeyLock() {
     if (fd_ < 0) return;
     unlink(path_.c_str());
+    // Not left to close(): a process that was forked meanwhile has the file open as well.
+    flock(fd_, LOCK_UN);
     ::close(fd_);
   }
   KeyLock(const KeyLock&) = delete;
@@ -219,15 +226,43 @@ std::vector<fs::path> cache_directories(const std::vector<std::string>& given) {
 }
 
 struct KernelStore::Impl {
+  // What the threads of one process share. A forked child starts with a new one: in its parent's, a lock may be held and a
+  // kernel in the making by threads that the child does not have.
+  struct State {
+    explicit State(bool lost) : compiler_is_lost(lost) {}
+
+    const unsigned made_after = forks();
+    const bool compiler_is_lost;     // forked while a thread was in the compiler, whose own locks may be held
+    std::atomic<int> compiling = 0;  // threads in the compiler
+
+    std::mutex mutex;                                          // of the members below
+    std::unique_ptr<Compiler> compiler_or_null;                // opened on the first miss
+    std::map<std::string, std::shared_future<Binary>> making;  // by key
+    std::map<std::string, Binary> unwritten;                   // what no directory would take
+    bool warned = false;
+  };
+
   std::vector<fs::path> directories;
   CompilerChoice choice;
   Log sink;
+  std::atomic<State*> current = new State(false);
 
-  std::mutex mutex;                                          // of the members below
-  std::unique_ptr<Compiler> compiler_or_null;                // opened on the first miss
-  std::map<std::string, std::shared_future<Binary>> making;  // by key
-  std::map<std::string, Binary> unwritten;                   // what no directory would take
-  bool warned = false;
+  Impl() = default;
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+  ~Impl() {
+    // A parent's state cannot even be destroyed.
+    if (State* state = current.load(); state->made_after == forks()) delete state;
+  }
+
+  State& state() {
+    State* seen = current.load();
+    while (seen->made_after != forks()) {
+      auto fresh = std::make_unique<State>(seen->compiler_is_lost || seen->compiling != 0);
+      if (current.compare_exchange_strong(seen, fresh.get())) return *fresh.release();
+    }
+    return *seen;
+  }
 
   void log(LogLevel level, const std::string& text) const {
     if (sink) sink(level, text);
@@ -235,16 +270,18 @@ struct KernelStore::Impl {
 
   void warn_once(const std::string& text) {
     {
-      const std::scoped_lock lock(mutex);
-      if (std::exchange(warned, true)) return;
+      State& s = state();
+      const std::scoped_lock lock(s.mutex);
+      if (std::exchange(s.warned, true)) return;
     }
     log(LogLevel::warning, text);
   }
 
   const Compiler& compiler() {
-    const std::scoped_lock lock(mutex);
-    if (!compiler_or_null) compiler_or_null = open_compiler(choice);
-    return *compiler_or_null;
+    State& s = state();
+    const std::scoped_lock lock(s.mutex);
+    if (!s.compiler_or_null) s.compiler_or_null = open_compiler(choice);
+    return *s.compiler_or_null;
   }
 
   fs::path path_of(const fs::path& directory, const std::string& key) const {
@@ -302,8 +339,17 @@ struct KernelStore::Impl {
   }
 
   Binary build(const KernelSource& source) {
-    const Compiler& c = compiler();
-    Binary binary = c.compile(source);
+    State& s = state();
+    if (s.compiler_is_lost)
+      fail(ErrorCode::unavailable,
+           "kernel {}: it is not in the cache, and this process was forked while another thread was compiling, so that "
+           "the compiler does not work here: compile before the fork, or start processes afresh (in Python, "
+           "multiprocessing's \"spawn\")",
+           source.entry);
+    s.compiling += 1;
+    const auto done = [](std::atomic<int>* compiling) { *compiling -= 1; };
+    const std::unique_ptr<std::atomic<int>, decltype(done)> busy(&s.compiling, done);
+    Binary binary = compiler().compile(source);
     const bool debug = env_flag("DG_JIT_DEBUG");
     if (debug || env_flag("DG_JIT_PRINT_COMPILER_COMMAND"))
       log(LogLevel::info, fmt::format("kernel {}: {}", source.entry, binary.command));
@@ -331,8 +377,9 @@ struct KernelStore::Impl {
                           directory.empty()
                               ? "no cache directory can be written"
                               : fmt::format("cache directory {}: {}", directory.string(), std::strerror(error))));
-    const std::scoped_lock guard(mutex);
-    return unwritten[key] = std::move(binary);
+    State& s = state();
+    const std::scoped_lock guard(s.mutex);
+    return s.unwritten[key] = std::move(binary);
   }
 
   // What the environment asks for beside the entry.
@@ -392,13 +439,14 @@ Binary KernelStore::get(const KernelSource& source, int max_cuda_version) {
   };
   if (auto binary = impl_->find(id, source, max_cuda_version, false)) return checked(std::move(*binary));
 
+  Impl::State& state = impl_->state();
   std::promise<Binary> promise;
   std::shared_future<Binary> result;
   bool mine = false;
   {
-    const std::scoped_lock lock(impl_->mutex);
-    if (const auto it = impl_->unwritten.find(id); it != impl_->unwritten.end()) return checked(it->second);
-    auto& slot = impl_->making[id];
+    const std::scoped_lock lock(state.mutex);
+    if (const auto it = state.unwritten.find(id); it != state.unwritten.end()) return checked(it->second);
+    auto& slot = state.making[id];
     mine = !slot.valid();
     if (mine) slot = promise.get_future().share();
     result = slot;
@@ -409,8 +457,8 @@ Binary KernelStore::get(const KernelSource& source, int max_cuda_version) {
     } catch (...) {
       promise.set_exception(std::current_exception());
     }
-    const std::scoped_lock lock(impl_->mutex);
-    impl_->making.erase(id);
+    const std::scoped_lock lock(state.mutex);
+    state.making.erase(id);
   }
   return checked(result.get());
 }
@@ -445,8 +493,9 @@ KernelStore::Removed KernelStore::remove_all() {
     }
     rmdir((directory / kLockDirectory).c_str());  // refused while a key is locked
   }
-  const std::scoped_lock lock(impl_->mutex);
-  impl_->unwritten.clear();
+  Impl::State& state = impl_->state();
+  const std::scoped_lock lock(state.mutex);
+  state.unwritten.clear();
   return removed;
 }
 

@@ -1,79 +1,20 @@
 #include <fcntl.h>
-#include <grp.h>
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <barrier>
 #include <csignal>
-#include <mutex>
 #include <thread>
 
-#include <gtest/gtest.h>
-
-#include "cuda/driver.h"
-#include "fake_nvcc.h"
+#include "cache_fixture.h"
 #include "jit/entry.h"
-#include "jit/jit.h"
 #include "self_process.h"
 
 namespace deep_gemm::jit {
 namespace {
-
-namespace fs = std::filesystem;
-using test::read_text;
-using test::ScopedEnv;
-using test::write_text;
-
-const KernelSource kSource{"some_kernel", "// text of a kernel\n"};
-
-std::string bytes_of(const Binary& binary) {
-  return {reinterpret_cast<const char*>(binary.cubin.data()), binary.cubin.size()};
-}
-
-class Cache : public testing::Test {
- protected:
-  void SetUp() override {
-    if (const int driver = cuda::driver_version(); driver != 0 && driver < 13020)
-      GTEST_SKIP() << "the stand-in compiler says up to CUDA 13.2, which this machine's driver cannot load";
-    chmod(scratch_.path().c_str(), 0755);
-  }
-
-  fs::path directory(const std::string& name = "cache") const { return scratch_.path() / name; }
-  fs::path entry_path(const std::string& name = "cache", const KernelSource& source = kSource) const {
-    return directory(name) / (KernelStore::key(source) + ".dgk");
-  }
-  std::unique_ptr<KernelStore> store(std::vector<std::string> names = {"cache"}) {
-    std::vector<fs::path> directories;
-    for (const std::string& name : names) directories.push_back(directory(name));
-    return std::make_unique<KernelStore>(directories, CompilerChoice::nvcc,
-                                         [this](LogLevel level, const std::string& text) {
-                                           const std::scoped_lock lock(mutex_);
-                                           if (level == LogLevel::warning)
-                                             warnings_.push_back(text);
-                                           else
-                                             log_ += text + "\n";
-                                         });
-  }
-  std::vector<std::string> files(const std::string& name = "cache") const {
-    std::vector<std::string> found;
-    if (fs::exists(directory(name)))
-      for (const auto& file : fs::directory_iterator(directory(name))) found.push_back(file.path().filename());
-    std::erase(found, "locks");
-    std::ranges::sort(found);
-    return found;
-  }
-
-  test::FakeNvcc nvcc_;
-  ScopedEnv compiler_{"DG_JIT_NVCC_COMPILER", nvcc_.path().c_str()};
-  TemporaryDirectory scratch_;
-  std::mutex mutex_;
-  std::vector<std::string> warnings_;
-  std::string log_;
-};
 
 TEST_F(Cache, KeyDependsOnAllThatChangesTheKernel) {
   const std::string key = KernelStore::key(kSource);
@@ -252,38 +193,14 @@ TEST_F(Cache, WithoutADirectoryKernelsLiveInMemory) {
   }
 }
 
-/// Runs `body` in a child process; its exit status.
-template <class Body>
-int in_child(Body&& body) {
-  const pid_t child = fork();
-  if (child == 0) {
-    int status = 99;
-    try {
-      status = body();
-    } catch (const std::exception& e) {
-      std::fprintf(stderr, "%s\n", e.what());
-    }
-    _exit(status);
-  }
-  int status = 0;
-  waitpid(child, &status, 0);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
-
-// Permissions do not hold for root.
-void become_nobody() {
-  if (geteuid() != 0) return;
-  if (setgroups(0, nullptr) != 0 || setgid(65534) != 0 || setuid(65534) != 0) throw std::runtime_error("setuid");
-}
-
 TEST_F(Cache, ReadOnlyDirectoryIsReadButNotWritten) {
   store()->get(kSource);
   const KernelSource other{"other_kernel", "// other\n"};
   write_text(entry_path("cache", other), "damaged");
   fs::remove(directory() / "locks");
   chmod(directory().c_str(), 0555);
-  const int status = in_child([&] {
-    become_nobody();
+  const int status = test::in_child([&] {
+    test::become_nobody();
     const ScopedEnv temporary("TMPDIR", nullptr);
     const auto s = store();
     if (!s->writable_directory().empty()) return 1;
@@ -305,8 +222,8 @@ TEST_F(Cache, UnreadableEntryIsMovedAside) {
   chmod(directory().c_str(), 0777);
   chmod((directory() / "locks").c_str(), 0777);
   chmod(entry_path().c_str(), 0000);
-  EXPECT_EQ(in_child([&] {
-              become_nobody();
+  EXPECT_EQ(test::in_child([&] {
+              test::become_nobody();
               if (store()->get(kSource).cached) return 1;
               return store()->get(kSource).cached ? 0 : 2;
             }),
@@ -316,7 +233,7 @@ TEST_F(Cache, UnreadableEntryIsMovedAside) {
 
 TEST_F(Cache, FullDiskLeavesNothingBehind) {
   nvcc_.set_cubin(std::string(4'000'000, 'c'));
-  const int status = in_child([&] {
+  const int status = test::in_child([&] {
     // The cubin fits, the entry with its header does not.
     const rlimit limit{4'000'050, 4'000'050};
     if (signal(SIGXFSZ, SIG_IGN) == SIG_ERR || setrlimit(RLIMIT_FSIZE, &limit) != 0) return 1;
@@ -384,7 +301,7 @@ TEST_F(Cache, ProcessesThatMissTogetherCompileOnce) {
   nvcc_.set_delay("0.5");
   const std::vector<std::string> environment{"WORKER_CACHE=" + directory().string(),
                                              "WORKER_CUBIN=" + (nvcc_.root() / "cubin").string()};
-  std::vector<ProcessResult> results(6);
+  std::vector<ProcessResult> results(16);
   {
     std::vector<std::jthread> threads;
     for (ProcessResult& result : results)

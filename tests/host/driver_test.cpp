@@ -13,6 +13,7 @@
 #include DG_CUDA_H
 #endif
 
+#include "child_process.h"
 #include "cuda/api.h"
 #include "jit/jit.h"
 #include "self_process.h"
@@ -166,6 +167,26 @@ DG_WITH_FAKE_DRIVER(DeviceProperties) {
   expect_in("there is no cuda:1: this machine has 1 CUDA device",
             error_of(ErrorCode::unavailable, [] { device_properties(1); }));
   expect_in("there is no cuda:-1", error_of(ErrorCode::unavailable, [] { DeviceContext context(-1); }));
+}
+
+// In a child, CUDA is an error that says so; nothing hangs, and what the parent made can be destroyed.
+DG_WITH_FAKE_DRIVER(AfterForkCudaIsAnError) {
+  auto context = std::make_unique<DeviceContext>(0);
+  EXPECT_EQ(test::in_child(
+                [&] {
+                  const std::string text =
+                      error_of(ErrorCode::unavailable, [&] { DeviceContext::Scope scope(*context); });
+                  if (text.find("before this process was forked") == std::string::npos) return 1;
+                  if (error_of(ErrorCode::unavailable, [] { DeviceContext(0); }) != text) return 2;
+                  if (error_of(ErrorCode::unavailable, [] { deep_gemm::Context({DeviceType::cuda, 0}); }) != text)
+                    return 3;
+                  context.reset();
+                  deep_gemm::Context cpu;
+                  return 0;
+                },
+                30),
+            0);
+  const DeviceContext::Scope scope(*context);
 }
 
 DG_WITH_FAKE_DRIVER(OtherGpusAreRefused, {"FAKE_CC=80"}) {

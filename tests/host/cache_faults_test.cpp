@@ -1,0 +1,254 @@
+// Disks that are full, read-only or in the way, and what lies in the cache that is no entry: a kernel is built all the
+// same, nothing of others is lost, and nothing waits for ever.
+#include <fcntl.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "cache_fixture.h"
+#include "self_process.h"
+
+namespace deep_gemm::jit {
+namespace {
+
+using test::in_child;
+using test::kNoMount;
+
+class CacheFaults : public Cache {
+ protected:
+  /// `body` in a child where the cache directory is a tmpfs with `options`; `body` returns 0 where all is well.
+  template <class Body>
+  void on_tmpfs(const std::string& options, Body&& body) {
+    fs::create_directories(directory());
+    const int status = in_child([&] { return test::mount_tmpfs(directory(), options) ? body() : kNoMount; });
+    if (status == kNoMount) GTEST_SKIP() << "NOT TESTED: A TMPFS CANNOT BE MOUNTED HERE (root can)";
+    EXPECT_EQ(status, 0) << "the line that failed, or 128 + signal";
+  }
+  bool warned_of(const std::string& part) const {
+    return std::ranges::any_of(warnings_, [&](const std::string& w) { return w.find(part) != std::string::npos; });
+  }
+};
+
+// In a child, where an assertion of GoogleTest would be lost: the line is the exit status (lines below 256, or modulo).
+#define DG_REQUIRE(condition)                                                      \
+  do {                                                                             \
+    if (!(condition)) {                                                            \
+      std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
+      return __LINE__ % 200 + 1 == kNoMount ? 1 : __LINE__ % 200 + 1;              \
+    }                                                                              \
+  } while (false)
+
+TEST_F(CacheFaults, FullDisk) {
+  const std::string small = read_text(nvcc_.root() / "cubin"), large(300'000, 'c');
+  on_tmpfs("size=128k", [&] {
+    DG_REQUIRE(!store()->get(kSource).cached);
+    DG_REQUIRE(store()->get(kSource).cached);
+    nvcc_.set_cubin(large);
+    const KernelSource other{"large_kernel", "// large\n"};
+    const auto s = store();
+    DG_REQUIRE(bytes_of(s->get(other)) == large);
+    DG_REQUIRE(bytes_of(s->get(other)) == large);
+    DG_REQUIRE(nvcc_.runs() == 2);
+    DG_REQUIRE(warnings_.size() == 1);
+    DG_REQUIRE(warned_of("No space left on device"));
+    DG_REQUIRE(warned_of("this process alone"));
+    DG_REQUIRE(files() == std::vector<std::string>{KernelStore::key(kSource) + ".dgk"});
+    DG_REQUIRE(s->get(kSource).cached);
+    DG_REQUIRE(bytes_of(store()->get(kSource)) == small);
+    // Room again: the next process writes it.
+    nvcc_.set_cubin("less");
+    DG_REQUIRE(!store()->get(other).cached);
+    DG_REQUIRE(store()->get(other).cached);
+    return 0;
+  });
+}
+
+TEST_F(CacheFaults, NotASingleFileMore) {
+  on_tmpfs("size=1m,nr_inodes=2", [&] {  // the root and one more: not even a lock
+    const auto s = store();
+    DG_REQUIRE(!s->get(kSource).cached);
+    DG_REQUIRE(bytes_of(s->get(kSource)) == read_text(nvcc_.root() / "cubin"));
+    DG_REQUIRE(nvcc_.runs() == 1);
+    DG_REQUIRE(warnings_.size() == 1 && warned_of("No space left on device"));
+    return 0;
+  });
+}
+
+TEST_F(CacheFaults, ReadOnlyMount) {
+  on_tmpfs("size=1m", [&] {
+    store()->get(kSource);
+    write_text(entry_path("cache", {"damaged", "// x\n"}), "damaged");
+    DG_REQUIRE(mount(nullptr, directory().c_str(), nullptr, MS_REMOUNT | MS_RDONLY, nullptr) == 0);
+    const auto s = store();  // also root cannot write here
+    DG_REQUIRE(s->writable_directory().empty());
+    DG_REQUIRE(s->get(kSource).cached);
+    DG_REQUIRE(!s->get({"damaged", "// x\n"}).cached);
+    DG_REQUIRE(warned_of("left in place"));
+    DG_REQUIRE(warned_of("no cache directory can be written"));
+    DG_REQUIRE(s->remove_all().entries == 0);
+    DG_REQUIRE(files().size() == 2);
+    // What cannot be written here is written behind.
+    DG_REQUIRE(!store({"cache", "own"})->get({"new", "// new\n"}).cached);
+    DG_REQUIRE(fs::exists(entry_path("own", {"new", "// new\n"})));
+    return 0;
+  });
+}
+
+// The compiler's own files do not fit: an error that says where, and the cache stays as it is.
+TEST_F(CacheFaults, NoRoomForTheCompiler) {
+  on_tmpfs("size=16k", [&] {
+    const ScopedEnv temporary("TMPDIR", directory().c_str());
+    const auto s = store({"own"});
+    std::string text;
+    try {
+      s->get(kSource);
+    } catch (const Error& e) {
+      DG_REQUIRE(e.code() == ErrorCode::io);
+      text = e.what();
+    }
+    DG_REQUIRE(text.find("No space left on device") != text.npos);
+    DG_REQUIRE(fs::is_empty(directory()));
+    DG_REQUIRE(files("own").empty());
+    const ScopedEnv elsewhere("TMPDIR", scratch_.path().c_str());
+    DG_REQUIRE(!s->get(kSource).cached);
+    DG_REQUIRE(store({"own"})->get(kSource).cached);
+    return 0;
+  });
+}
+
+TEST_F(CacheFaults, TemporaryDirectoryThatCannotBeMade) {
+  const ScopedEnv temporary("TMPDIR", "/nonexistent");
+  const auto s = store();
+  try {
+    s->get(kSource);
+    ADD_FAILURE() << "compiled without a temporary directory";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::io);
+    EXPECT_NE(std::string(e.what()).find("set TMPDIR to a writable directory"), std::string::npos) << e.what();
+  }
+  EXPECT_EQ(files(), std::vector<std::string>{});
+  const ScopedEnv good("TMPDIR", scratch_.path().c_str());
+  EXPECT_FALSE(s->get(kSource).cached);
+  EXPECT_TRUE(s->get(kSource).cached);
+}
+
+// Killed between the first byte and the rename: what it left is nobody's entry, and goes with the next clearing.
+TEST_F(CacheFaults, ProcessKilledWhileWriting) {
+  nvcc_.set_cubin(std::string(1'000'000, 'c'));
+  EXPECT_EQ(in_child([&] {
+              const rlimit limit{500'000, 500'000}, no_core{0, 0};
+              setrlimit(RLIMIT_CORE, &no_core);
+              // The compiler's own output is copied by another process, and is as large.
+              nvcc_.set_cubin(std::string(499'990, 'c'));
+              if (setrlimit(RLIMIT_FSIZE, &limit) != 0) return 1;
+              store()->get(kSource);
+              return 2;
+            }),
+            128 + SIGXFSZ);
+  const std::vector<std::string> left = files();
+  ASSERT_EQ(left.size(), 1U);
+  EXPECT_NE(left[0].find(".dgk.tmp-"), std::string::npos);
+  EXPECT_TRUE(store()->list().empty());
+  EXPECT_FALSE(store()->get(kSource).cached);
+  EXPECT_TRUE(store()->get(kSource).cached);
+  EXPECT_TRUE(warnings_.empty());
+  EXPECT_EQ(store()->list().size(), 1U);
+  EXPECT_EQ(store()->remove_all().entries, 1);
+  EXPECT_EQ(files(), std::vector<std::string>{});
+}
+
+// Each in the place of an entry: not waited for, not read into memory, moved aside, rebuilt.
+TEST_F(CacheFaults, WhatIsNoFile) {
+  fs::create_directories(directory());
+  const auto rebuilt = [&](const char* what) {
+    warnings_.clear();
+    EXPECT_EQ(in_child(
+                  [&] {
+                    const auto s = store();
+                    DG_REQUIRE(s->list().empty());
+                    DG_REQUIRE(!s->get(kSource).cached);
+                    DG_REQUIRE(warned_of("moved to"));
+                    return 0;
+                  },
+                  30),
+              0)
+        << what;
+    EXPECT_TRUE(store()->get(kSource).cached) << what;
+    fs::remove(entry_path());
+  };
+  ASSERT_EQ(mkfifo(entry_path().c_str(), 0644), 0);
+  rebuilt("a pipe that nobody writes");
+  fs::create_symlink("/dev/zero", entry_path());
+  rebuilt("a device without end");
+  fs::create_symlink(entry_path(), entry_path());
+  rebuilt("a link to itself");
+  write_text(entry_path(), "deep_gemm kernel 1\n");
+  fs::resize_file(entry_path(), std::uintmax_t{1} << 40);
+  rebuilt("a file of a TiB");
+  store()->get(kSource);
+  write_text(entry_path(), read_text(entry_path()).replace(0, 19, "deep_gemm kernel 2\n"));
+  rebuilt("an entry of another format");
+}
+
+TEST_F(CacheFaults, LocksThatCannotBe) {
+  fs::create_directories(directory());
+  write_text(directory() / "locks", "a file");
+  EXPECT_FALSE(store()->get(kSource).cached);
+  EXPECT_TRUE(warned_of("this process alone"));
+  EXPECT_EQ(read_text(directory() / "locks"), "a file") << "what is not ours stays";
+  fs::remove(directory() / "locks");
+  warnings_.clear();
+  fs::create_directories(directory() / "locks" / KernelStore::key(kSource));
+  EXPECT_FALSE(store()->get(kSource).cached);
+  EXPECT_TRUE(warned_of("Is a directory"));
+  fs::remove_all(directory() / "locks");
+  EXPECT_FALSE(store()->get(kSource).cached);
+  EXPECT_TRUE(store()->get(kSource).cached);
+}
+
+TEST_F(CacheFaults, DirectoryThatVanishes) {
+  const auto s = store();
+  s->get(kSource);
+  fs::remove_all(directory());
+  EXPECT_FALSE(s->get(kSource).cached);
+  EXPECT_TRUE(s->get(kSource).cached);
+  EXPECT_TRUE(warnings_.empty());
+}
+
+TEST(CacheFaultsWorker, DISABLED_NoHome) {
+  KernelStore store(cache_directories({}), CompilerChoice::nvcc, {});
+  EXPECT_TRUE(store.directories().empty());
+  EXPECT_FALSE(store.get(kSource).cubin.empty());
+  EXPECT_FALSE(store.get(kSource).cubin.empty());
+}
+
+TEST_F(CacheFaults, EmptyEnvironment) {
+  const ProcessResult result =
+      test::run_self("CacheFaultsWorker.DISABLED_NoHome", {"-i", "DG_JIT_NVCC_COMPILER=" + nvcc_.path().string()});
+  EXPECT_EQ(result.status, 0) << result.output;
+  EXPECT_EQ(nvcc_.runs(), 1);
+}
+
+// A compiler that is not there leaves nothing behind, and is looked for again.
+TEST_F(CacheFaults, CompilerThatComesLater) {
+  Context context({}, {.cache_dirs = {directory().string()}, .compiler = CompilerChoice::nvcc});
+  {
+    const ScopedEnv missing("DG_JIT_NVCC_COMPILER", "/nonexistent/nvcc");
+    try {
+      compile(context, GemmConfig{});
+      ADD_FAILURE() << "compiled without a compiler";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::unavailable);
+      EXPECT_NE(std::string(e.what()).find("/nonexistent/nvcc"), std::string::npos) << e.what();
+    }
+    EXPECT_EQ(files(), std::vector<std::string>{});
+  }
+  EXPECT_FALSE(compile(context, GemmConfig{}).cached);
+  EXPECT_TRUE(compile(context, GemmConfig{}).cached);
+}
+
+}  // namespace
+}  // namespace deep_gemm::jit
