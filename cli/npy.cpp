@@ -1,12 +1,11 @@
 #include "npy.h"
 
-#include <cerrno>
+#include <algorithm>
 #include <charconv>
-#include <cstring>
-#include <fstream>
 #include <optional>
 #include <string_view>
 
+#include "output_file.h"
 #include "text.h"
 
 namespace deep_gemm::cli {
@@ -143,11 +142,11 @@ void write_npy(const std::string& path, std::span<const float> values, int64_t r
   header.append((64 - unpadded % 64) % 64, ' ').push_back('\n');
   std::string head(kMagic);
   head += {'\x01', '\x00', static_cast<char>(header.size() & 0xff), static_cast<char>(header.size() >> 8)};
-  std::ofstream file(path, std::ios::binary | std::ios::trunc);
-  file << head << header;
-  file.write(reinterpret_cast<const char*>(values.data()), static_cast<std::streamsize>(values.size_bytes()));
-  file.close();
-  if (!file) fail(ErrorCode::io, "{}: cannot be written: {}", path, std::strerror(errno));
+  head += header;
+  OutputFile file(path);
+  file.write(std::as_bytes(std::span(head)));
+  file.write(std::as_bytes(values));
+  file.commit();
 }
 
 }  // namespace deep_gemm::cli

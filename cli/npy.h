@@ -24,7 +24,7 @@ struct NpyArray {
 /// that is not the size of the data.
 NpyArray read_npy(const std::string& path);
 
-/// Writes FP32 `values` of shape [rows, cols]. Throws Error{io}.
+/// Writes FP32 `values` of shape [rows, cols]. Throws Error{io}, and then leaves a file of that name as it was.
 void write_npy(const std::string& path, std::span<const float> values, int64_t rows, int64_t cols);
 
 }  // namespace deep_gemm::cli

@@ -1,12 +1,6 @@
 #include "safetensors.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
 #include <set>
 
 #include "text.h"
@@ -43,25 +37,52 @@ std::optional<uint64_t> size_in_bytes(unsigned bits, const std::vector<int64_t>&
   return total / 8;
 }
 
-/// Parses the header with what JSON leaves open decided: no name twice, no nesting beyond the format's.
-json parse_header(const std::string& path, std::string_view text) {
-  constexpr int kMaxDepth = 3;
-  std::vector<std::set<std::string>> names(kMaxDepth + 1);
-  const auto look = [&](int depth, json::parse_event_t event, json& parsed) {
-    const auto at = static_cast<std::size_t>(depth);
-    if (event == json::parse_event_t::object_start || event == json::parse_event_t::array_start) {
-      if (depth >= kMaxDepth) fail(ErrorCode::io, "{}: the header is nested deeper than the format allows", path);
-      names[at + 1].clear();
-    } else if (event == json::parse_event_t::key && !names[at].insert(parsed.get<std::string>()).second) {
-      fail(ErrorCode::io, "{}: the header has the name '{}' twice", path, parsed.get<std::string>());
-    }
+/// What JSON leaves open, decided: no name twice in an object, no nesting beyond the format's. (A callback of json::parse
+/// would do, but takes time quadratic in the number of tensors.)
+class HeaderRules : public nlohmann::json_sax<json> {
+ public:
+  explicit HeaderRules(const std::string& path) : path_(path) {}
+
+  bool null() override { return true; }
+  bool boolean(bool) override { return true; }
+  bool number_integer(int64_t) override { return true; }
+  bool number_unsigned(uint64_t) override { return true; }
+  bool number_float(double, const std::string&) override { return true; }
+  bool string(std::string&) override { return true; }
+  bool binary(json::binary_t&) override { return true; }
+  bool start_object(std::size_t) override { return enter(); }
+  bool start_array(std::size_t) override { return enter(); }
+  bool end_object() override { return leave(); }
+  bool end_array() override { return leave(); }
+  bool key(std::string& name) override {
+    if (!names_.back().insert(name).second) fail(ErrorCode::io, "{}: the header has the name '{}' twice", path_, name);
     return true;
-  };
-  try {
-    return json::parse(text.begin(), text.end(), look);
-  } catch (const json::exception& e) {
-    fail(ErrorCode::io, "{}: the header is not JSON: {:.200}", path, e.what());
   }
+  bool parse_error(std::size_t, const std::string&, const json::exception& e) override {
+    fail(ErrorCode::io, "{}: the header is not JSON: {:.200}", path_, e.what());
+  }
+
+ private:
+  bool enter() {
+    constexpr std::size_t kMaxDepth = 3;
+    if (names_.size() == kMaxDepth)
+      fail(ErrorCode::io, "{}: the header is nested deeper than the format allows", path_);
+    names_.emplace_back();
+    return true;
+  }
+  bool leave() {
+    names_.pop_back();
+    return true;
+  }
+
+  const std::string& path_;
+  std::vector<std::set<std::string>> names_;  // of the objects that are open
+};
+
+json parse_header(const std::string& path, std::string_view text) {
+  HeaderRules rules(path);
+  json::sax_parse(text.begin(), text.end(), &rules);
+  return json::parse(text.begin(), text.end());
 }
 
 std::vector<int64_t> parse_numbers(const json& entry, const char* field) {
@@ -170,7 +191,7 @@ const StoredTensor* SafetensorsFile::find(std::string_view name) const {
 }
 
 SafetensorsWriter::SafetensorsWriter(const std::string& path, std::vector<TensorSpec> specs, const json& metadata)
-    : path_(path) {
+    : path_(path), file_(path) {
   // Wide elements first, so that every tensor is aligned to its element size.
   std::stable_sort(specs.begin(), specs.end(),
                    [](const TensorSpec& x, const TensorSpec& y) { return bits_of(x.dtype) > bits_of(y.dtype); });
@@ -190,27 +211,8 @@ SafetensorsWriter::SafetensorsWriter(const std::string& path, std::vector<Tensor
   for (std::size_t i = 0; i < 8; ++i) length[i] = static_cast<char>(text.size() >> 8 * i & 0xff);
   const std::string head = length + text;
 
-  const std::string part = fmt::format("{}.{}.part", path, getpid());
-  part_.descriptor = open(part.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  if (part_.descriptor < 0) fail(ErrorCode::io, "{}: cannot be written: {}", path, std::strerror(errno));
-  part_.path = part;
   for (auto& [name, place] : places_) place.begin += head.size();
-  write_at(0, std::as_bytes(std::span(head)));
-}
-
-SafetensorsWriter::PartFile::~PartFile() {
-  if (descriptor >= 0) close(descriptor);
-  if (!path.empty()) unlink(path.c_str());
-}
-
-void SafetensorsWriter::write_at(uint64_t offset, std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t written = pwrite(part_.descriptor, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) fail(ErrorCode::io, "{}: cannot be written: {}", path_, std::strerror(errno));
-    bytes = bytes.subspan(static_cast<std::size_t>(written));
-    offset += static_cast<uint64_t>(written);
-  }
+  file_.write_at(0, std::as_bytes(std::span(head)));
 }
 
 void SafetensorsWriter::write(const std::string& name, std::span<const std::byte> bytes) {
@@ -218,13 +220,9 @@ void SafetensorsWriter::write(const std::string& name, std::span<const std::byte
   if (bytes.size() != place.size)
     fail(ErrorCode::invalid_argument, "{}: tensor '{}': {} bytes given, expected {}", path_, name, bytes.size(),
          place.size);
-  write_at(place.begin, bytes);
+  file_.write_at(place.begin, bytes);
 }
 
-void SafetensorsWriter::commit() {
-  if (fsync(part_.descriptor) != 0 || std::rename(part_.path.c_str(), path_.c_str()) != 0)
-    fail(ErrorCode::io, "{}: cannot be written: {}", path_, std::strerror(errno));
-  part_.path.clear();
-}
+void SafetensorsWriter::commit() { file_.commit(); }
 
 }  // namespace deep_gemm::cli

@@ -17,6 +17,7 @@
 #include <deep_gemm/tensor.h>
 
 #include "mapped_file.h"
+#include "output_file.h"
 
 namespace deep_gemm::cli {
 
@@ -74,17 +75,8 @@ class SafetensorsWriter {
   struct Place {
     uint64_t begin = 0, size = 0;
   };
-  void write_at(uint64_t offset, std::span<const std::byte> bytes);
-  struct PartFile {
-    PartFile() = default;
-    ~PartFile();  ///< closes; removes what was not renamed
-    PartFile(const PartFile&) = delete;
-    PartFile& operator=(const PartFile&) = delete;
-    int descriptor = -1;
-    std::string path;
-  };
   std::string path_;
-  PartFile part_;
+  OutputFile file_;
   std::map<std::string, Place> places_;
 };
 
