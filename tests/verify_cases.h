@@ -136,6 +136,37 @@ TEST_P(VerifyTest, FindsSwappedScales) {
   for (const verify::Mismatch& x : report.first) EXPECT_EQ(x.row, 5);
 }
 
+TEST_P(VerifyTest, FindsSwappedScalesOfB) {
+  Known known(context(), {.m = 64, .n = 200, .k = 300});
+  for (int64_t j = 0; j < 3; ++j) {
+    const auto first = known.product.scale_b().get<float>(0, j), second = known.product.scale_b().get<float>(1, j);
+    known.product.scale_b().set(0, j, second), known.product.scale_b().set(1, j, first);
+  }
+  known.product.scale_b().upload();
+  EXPECT_GT(known.judge().mismatches, 64 * 200 / 2);
+}
+
+TEST_P(VerifyTest, FindsAMissingTail) {
+  // Beyond the last whole tile of 128, or of 16, or one row, one column: zeros, or what lay there before.
+  for (const float left : {0.0f, std::numeric_limits<float>::quiet_NaN()})
+    for (const auto& [row, col] :
+         {std::pair<int64_t, int64_t>{128, 0}, {0, 128}, {160, 0}, {0, 144}, {170, 0}, {0, 148}}) {
+      Known known(context(), {.m = 171, .n = 149, .k = 130});
+      for (int64_t i = row; i < 171; ++i)
+        for (int64_t j = col; j < 149; ++j) known.product.d().set_number(i, j, left);
+      known.product.d().upload();
+      const verify::Report report = known.judge();
+      EXPECT_GT(report.mismatches, (171 - row) * (149 - col) * 9 / 10);
+      EXPECT_LE(report.mismatches, (171 - row) * (149 - col));
+      ASSERT_FALSE(report.first.empty());
+      EXPECT_GE(report.first[0].row, row);
+      EXPECT_GE(report.first[0].col, col);
+    }
+  Known known(context(), {.m = 64, .n = 64, .k = 300});  // the last 44 of k
+  known.fill([&](int64_t i, int64_t j) { return known.exact(i, j, 2).first; });
+  EXPECT_GT(known.judge().mismatches, 64 * 64 / 2);
+}
+
 TEST_P(VerifyTest, TheBoundIsWhereItIsSaidToBe) {
   Known known(context(), {.m = 20, .n = 30, .k = 500, .d_type = DType::f32, .accumulate = Accumulate::out_of_place});
   for (const double sign : {-1.0, 1.0}) {
