@@ -1,5 +1,7 @@
 #include "jit/env.h"
 
+#include <filesystem>
+#include <regex>
 #include <set>
 #include <string>
 
@@ -24,6 +26,48 @@ TEST(Env, TableHasEachNameOnceAndSaysWhatItMeans) {
       EXPECT_TRUE(names.insert(v.fallback).second) << v.fallback;
     }
   }
+}
+
+/// The table of docs/env.md.
+std::string documentation() {
+  std::string text =
+      "| variable | in the first release | meaning |\n"
+      "| --- | --- | --- |\n";
+  for (const EnvVariable& v : env_variables()) {
+    text += std::string("| `") + v.name + "` | ";
+    if (v.fallback) text += std::string("`") + v.fallback + "` ";
+    text += std::string("| ") + v.meaning + " |\n";
+  }
+  return text;
+}
+
+TEST(Env, DocumentationIsTheTable) {
+  const std::string page = test::read_text(DG_SOURCE_DIR "/docs/env.md"), table = documentation();
+  ASSERT_FALSE(page.empty());
+  EXPECT_NE(page.find("\n\n" + table + "\n"), std::string::npos) << "docs/env.md should contain\n" << table;
+}
+
+// Whatever is read of the environment, anywhere, stands on the page.
+TEST(Env, DocumentationNamesEveryVariableThatIsRead) {
+  namespace fs = std::filesystem;
+  const std::string page = test::read_text(DG_SOURCE_DIR "/docs/env.md");
+  const std::regex name("\"([A-Z][A-Z0-9_]{3,})\"");
+  std::set<std::string> found;
+  for (const char* root : {"src", "cli", "bench", "python/deep_gemm"}) {
+    const fs::path directory = fs::path(DG_SOURCE_DIR) / root;
+    if (!fs::exists(directory)) continue;
+    for (const auto& file : fs::recursive_directory_iterator(directory)) {
+      const fs::path extension = file.path().extension();
+      if (extension != ".cpp" && extension != ".h" && extension != ".py") continue;
+      const std::string text = test::read_text(file.path());
+      if (text.find("getenv") == text.npos && text.find("environ") == text.npos && text.find("env(") == text.npos)
+        continue;
+      for (std::sregex_iterator it(text.begin(), text.end(), name), end; it != end; ++it) found.insert((*it)[1]);
+    }
+  }
+  EXPECT_GT(found.size(), 15U);
+  for (const std::string& variable : found)
+    EXPECT_NE(page.find("`" + variable + "`"), std::string::npos) << variable << " is not in docs/env.md";
 }
 
 TEST(Env, FirstReleaseNamesAreReadWhereTheNewOnesAreNotSet) {
