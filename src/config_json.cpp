@@ -10,6 +10,7 @@ namespace {
 using nlohmann::json;
 
 constexpr std::array kDTypes = {DType::e4m3, DType::e5m2, DType::bf16, DType::f16, DType::f32, DType::i32};
+constexpr std::array kLayouts = {Layout::dense, Layout::contiguous, Layout::offsets, Layout::masked};
 constexpr std::array kMulticasts = {Multicast::none, Multicast::a, Multicast::b};
 
 [[noreturn]] void wrong(const std::string& name, const json& value, const std::string& expected) {
@@ -53,6 +54,7 @@ void read_enum(const std::string& name, const json& value, Enum& field, const st
 }
 
 void read(const std::string& name, const json& value, DType& field) { read_enum(name, value, field, kDTypes); }
+void read(const std::string& name, const json& value, Layout& field) { read_enum(name, value, field, kLayouts); }
 void read(const std::string& name, const json& value, Multicast& field) { read_enum(name, value, field, kMulticasts); }
 
 /// Sets what `given` names of the fields that `each(f)` calls f(name, field) for.
@@ -73,6 +75,7 @@ void read_object(const std::string& what, const json& given, const Each& each) {
     fail(ErrorCode::invalid_argument, "{}: {:.200} has a field that is not one of {}", what, given.dump(), names);
 }
 
+json value_of(Layout field) { return name_of(field); }
 json value_of(DType field) { return name_of(field); }
 json value_of(Multicast field) { return name_of(field); }
 json value_of(int field) { return field; }
@@ -109,6 +112,7 @@ Problem problem_from_text(const std::string& text) {
     f("scaled_a", problem.scaled_a), f("scaled_b", problem.scaled_b);
     f("accumulate", problem.accumulate);
     f("num_sms", problem.num_sms);
+    f("layout", problem.layout), f("groups", problem.groups), f("expected_m", problem.expected_m);
   });
   for (const char* name : {"m", "n", "k"})
     if (!given.contains(name)) fail(ErrorCode::invalid_argument, "problem: {} is missing", name);

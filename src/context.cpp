@@ -34,6 +34,7 @@ std::size_t ConfigHash::operator()(const GemmConfig& config) const {
 std::size_t ProblemHash::operator()(const Problem& p) const {
   Fnv1a hash;
   hash.add(p.m), hash.add(p.n), hash.add(p.k), hash.add(p.num_sms), hash.add(p.d_type);
+  hash.add(p.layout), hash.add(p.groups), hash.add(p.expected_m);
   hash.add(static_cast<char>(p.scaled_a | p.scaled_b << 1 | p.accumulate << 2));
   return hash.value();
 }

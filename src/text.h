@@ -40,6 +40,20 @@ constexpr const char* name_of(Multicast multicast) {
   return "unknown";
 }
 
+constexpr const char* name_of(Layout layout) {
+  switch (layout) {
+    case Layout::dense:
+      return "dense";
+    case Layout::contiguous:
+      return "contiguous";
+    case Layout::offsets:
+      return "offsets";
+    case Layout::masked:
+      return "masked";
+  }
+  return "unknown";
+}
+
 inline std::string name_of(const Device& device) {
   return device.type == DeviceType::cpu ? "cpu" : fmt::format("cuda:{}", device.index);
 }

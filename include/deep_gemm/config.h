@@ -17,8 +17,12 @@ enum class DType : int { e4m3, e5m2, bf16, f16, f32, i32 };
 /// `a`: the CTAs stand side by side along n and share rows of A. `b`: they stand along m and share rows of B.
 enum class Multicast : int { none, a, b };
 
-/// A kernel of the dense GEMM family. m, n, k, strides, the SM count and the tile order are run-time values.
+/// Which rows of A are multiplied with which B: see the m_grouped calls in gemm.h.
+enum class Layout : int { dense, contiguous, offsets, masked };
+
+/// A kernel of the GEMM family. m, n, k, the number of groups, strides, the SM count and the tile order are run-time values.
 struct GemmConfig {
+  Layout layout = Layout::dense;
   DType d_type = DType::bf16;             ///< bf16 or f32
   bool scaled_a = true;                   ///< A has 1×128 scales; otherwise they are 1
   bool accumulate = false;                ///< D = C + A·Bᵀ instead of D = A·Bᵀ
@@ -34,6 +38,7 @@ struct GemmConfig {
 /// Calls `f(name, field)` for every field, in order. Names are the ones of the JSON and of the generated source.
 template <class Config, class F>
 DG_HD constexpr void fields(Config& config, F&& f) {
+  f("layout", config.layout);
   f("d_type", config.d_type);
   f("scaled_a", config.scaled_a);
   f("accumulate", config.accumulate);
@@ -44,6 +49,6 @@ DG_HD constexpr void fields(Config& config, F&& f) {
   f("multicast", config.multicast);
   f("unroll", config.unroll);
 }
-static_assert(sizeof(GemmConfig) == 32, "a field was added or removed: update fields() and this size");
+static_assert(sizeof(GemmConfig) == 36, "a field was added or removed: update fields() and this size");
 
 }  // namespace deep_gemm

@@ -43,6 +43,53 @@ struct GemmOptions {
 void fp8_gemm_nt(Context& context, const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d,
                  const GemmOptions& options = {});
 
+struct GroupedOptions {
+  /// The call is enqueued here and never synchronises.
+  Stream stream{};
+  /// CTAs run on at most this many SMs; 0: all.
+  int num_sms = 0;
+  /// Programmatic dependent launch: the kernel may start before the stream's previous one ends, and waits for it itself.
+  bool programmatic_launch = false;
+  /// Offsets: a group starts at the previous one's end rounded up to a multiple of this, 1 to 2^20.
+  int alignment = 1;
+  /// Offsets: rows of D between a group's end and that multiple become zeros; otherwise they are not written.
+  bool zero_padding = false;
+  /// Run this kernel instead of the one the plan chooses; must be legal for the call.
+  std::optional<GemmConfig> config{};
+};
+
+/// Where a group of the contiguous layout may start: at multiples of this many rows.
+constexpr int64_t get_m_alignment_for_contiguous_layout() { return 128; }
+
+/// A product for each group of a mixture of experts, in one launch: the rows of A that belong to group g are multiplied
+/// with B[g].
+///
+/// What holds for fp8_gemm_nt holds here too: types, strides, alignment, streams, errors, repeatability, without C.
+/// - `b.data` [groups, n, k], a group's pitch a multiple of 16 bytes on CUDA; `b.scale` [groups, ceil(n/128), ceil(k/128)].
+/// - The last argument before the options is an int32 tensor with stride 1 on the context's device. The host never reads
+///   it where that is a GPU: it may change between the replays of a graph. Numbers out of range are clamped: nothing
+///   outside of the tensors is touched, but that group's rows are unspecified.
+/// Groups may be empty, anywhere.
+///
+/// Contiguous: `a.data` [m, k], `d` [m, n], `m_indices` [m]: the group of each row, -1 for padding. Rows of a group lie
+/// together and start at a multiple of get_m_alignment_for_contiguous_layout(). Padding rows of D are written: the product
+/// of what A holds there, or zeros.
+void m_grouped_fp8_gemm_nt_contiguous(Context& context, const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d,
+                                      const TensorView& m_indices, const GroupedOptions& options = {});
+
+/// Offsets: `a.data` [m, k], `d` [m, n], `ends` [groups]: the row after the last one of each group, not decreasing. A group
+/// starts at the previous group's end (the first one at 0) rounded up to a multiple of `options.alignment`; with 1 there
+/// is no padding at all. Only the groups' rows of D are written. What lies in the rows of A between groups, even NaN,
+/// never reaches a result.
+void m_grouped_fp8_gemm_nt_offsets(Context& context, const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d,
+                                   const TensorView& ends, const GroupedOptions& options = {});
+
+/// Masked: `a.data` [groups, m_max, k], `a.scale` [groups, m_max, ceil(k/128)], `d` [groups, m_max, n], `masked_m`
+/// [groups]: how many rows of each group are valid. Only those of D are written. `expected_m` ≥ 0, rows of a group, is a
+/// hint for the choice of a kernel: the result is right whatever it says.
+void m_grouped_fp8_gemm_nt_masked(Context& context, const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d,
+                                  const TensorView& masked_m, int64_t expected_m, const GroupedOptions& options = {});
+
 struct QuantizeOptions {
   Stream stream{};
   bool power_of_two_scales = false;  ///< round scales up to powers of two
@@ -62,7 +109,8 @@ constexpr int64_t tma_aligned_rows(int64_t mn) { return (mn + 3) / 4 * 4; }
 
 /// Copies FP32 scales [mn, blocks] of any strides into `out`, [mn, blocks] with strides [1, pitch],
 /// pitch ≥ tma_aligned_rows(mn) and a multiple of 4: the layout that fp8_gemm_nt takes for A without transposing.
-/// Each column's memory from mn up to tma_aligned_rows(mn) is written with zeros.
+/// Each column's memory from mn up to tma_aligned_rows(mn) is written with zeros. Both may have a first dimension more for
+/// groups, [groups, mn, blocks], whose stride in `out` is a multiple of 4.
 void to_mn_major_aligned(Context& context, const TensorView& scale, const TensorView& out, Stream stream = {});
 
 /// What the plan knows of a GPU.
@@ -83,11 +131,15 @@ struct DeviceInfo {
 
 /// All that the choice of a kernel depends on.
 struct Problem {
-  int64_t m = 0, n = 0, k = 0;
+  int64_t m = 0;  ///< rows of A; in the masked layout, of a group of A
+  int64_t n = 0, k = 0;
   DType d_type = DType::bf16;
   bool scaled_a = true, scaled_b = true;
   bool accumulate = false;
   int num_sms = 0;  ///< 0: all
+  Layout layout = Layout::dense;
+  int64_t groups = 1;
+  int64_t expected_m = 0;  ///< masked: rows that a group is expected to have
   bool operator==(const Problem&) const = default;
 };
 

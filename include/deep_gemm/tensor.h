@@ -66,6 +66,20 @@ struct TensorView {
 
   explicit constexpr operator bool() const { return rank != 0; }
 
+  /// Element `i` of dimension 0: a view with a dimension less.
+  constexpr TensorView at(int64_t i) const {
+    TensorView t{static_cast<char*>(data) + i * strides[0] * size_of(dtype), dtype, rank - 1, {}, {}, device};
+    for (std::size_t dim = 1; dim < kMaxRank; ++dim) t.shape[dim - 1] = shape[dim], t.strides[dim - 1] = strides[dim];
+    return t;
+  }
+  /// Elements `begin` … `end - 1` of dimension 0.
+  constexpr TensorView rows(int64_t begin, int64_t end) const {
+    TensorView t = *this;
+    t.data = static_cast<char*>(data) + begin * strides[0] * size_of(dtype);
+    t.shape[0] = end - begin;
+    return t;
+  }
+
   /// The same elements with dimensions 0 and 1 exchanged. Rank 2 only.
   constexpr TensorView transposed() const {
     TensorView t = *this;

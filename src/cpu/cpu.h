@@ -3,10 +3,16 @@
 
 #include <deep_gemm/gemm.h>
 
+#include "gemm/bind.h"
+
 namespace deep_gemm::cpu {
 
 /// D = A·Bᵀ (+ C): products summed over 128 of k, those sums scaled and added in FP32, as the GPU kernel does.
 void fp8_gemm_nt(const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d, const GemmOptions& options);
+
+/// The products of a mixture of experts, group after group.
+void m_grouped_fp8_gemm_nt(Layout layout, const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d,
+                           const GroupRows& group_rows);
 
 /// `rows_per_scale` is 1 or 128.
 void quantize(const TensorView& x, const Fp8Tensor& out, int rows_per_scale, bool power_of_two_scales);

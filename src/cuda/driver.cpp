@@ -220,7 +220,7 @@ DeviceProperties device_properties(int index) {
 
 EncodedTensorMap encode(const TensorMapSpec& spec) {
   static_assert(sizeof(EncodedTensorMap) == sizeof(TensorMap) && alignof(EncodedTensorMap) == alignof(TensorMap));
-  constexpr uint32_t kUnitStrides[3] = {1, 1, 1};
+  constexpr uint32_t kUnitStrides[4] = {1, 1, 1, 1};
   EncodedTensorMap map;
   const Result result = functions().cuTensorMapEncodeTiled_(
       reinterpret_cast<TensorMap*>(map.bytes.data()), tensor_map_type(spec.dtype), static_cast<uint32_t>(spec.rank),

@@ -33,9 +33,9 @@ struct TensorMapSpec {
   DType dtype = DType::e4m3;
   int rank = 2;
   void* base = nullptr;
-  std::array<uint64_t, 3> dims{};          ///< elements
-  std::array<uint64_t, 2> stride_bytes{};  ///< of dimensions 1…rank-1
-  std::array<uint32_t, 3> box{};           ///< elements
+  std::array<uint64_t, 4> dims{};          ///< elements
+  std::array<uint64_t, 3> stride_bytes{};  ///< of dimensions 1…rank-1
+  std::array<uint32_t, 4> box{};           ///< elements
   Swizzle swizzle = Swizzle::none;
   bool operator==(const TensorMapSpec&) const = default;
 };

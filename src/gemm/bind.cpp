@@ -21,13 +21,40 @@ uint64_t pitch_bytes(const TensorView& t, std::size_t dim) {
   return static_cast<uint64_t>(stride_or(t, dim, 16) * size_of(t.dtype));
 }
 
+uint64_t extent(const TensorView& t, std::size_t dim) { return static_cast<uint64_t>(t.shape[dim]); }
+
+/// [rows, k], or [groups, rows, k].
 Spec operand_map(const TensorView& t, uint32_t rows) {
-  return {.dtype = t.dtype,
-          .base = t.data,
-          .dims = {static_cast<uint64_t>(t.shape[1]), static_cast<uint64_t>(t.shape[0])},
-          .stride_bytes = {pitch_bytes(t, 0)},
-          .box = {kTileK, rows},
-          .swizzle = Spec::Swizzle::b128};
+  const auto last = static_cast<std::size_t>(t.rank) - 1;
+  Spec spec{.dtype = t.dtype,
+            .rank = t.rank,
+            .base = t.data,
+            .dims = {extent(t, last), extent(t, last - 1)},
+            .stride_bytes = {pitch_bytes(t, last - 1)},
+            .box = {kTileK, rows},
+            .swizzle = Spec::Swizzle::b128};
+  if (t.rank == 3) spec.dims[2] = extent(t, 0), spec.stride_bytes[1] = pitch_bytes(t, 0), spec.box[2] = 1;
+  return spec;
+}
+
+/// MN-major scales [rows, blocks], or [groups, rows, blocks]; where tiles begin at any row, [rows / 4, 4, blocks].
+Spec scale_map(const GemmConfig& c, const TensorView& t) {
+  const auto last = static_cast<std::size_t>(t.rank) - 1;
+  Spec spec{.dtype = DType::f32,
+            .rank = t.rank,
+            .base = t.data,
+            .dims = {extent(t, last - 1), extent(t, last)},
+            .stride_bytes = {pitch_bytes(t, last)},
+            .box = {scale_a_rows(c), 1},
+            .swizzle = Spec::Swizzle::none};
+  if (t.rank == 3) spec.dims[2] = extent(t, 0), spec.stride_bytes[1] = pitch_bytes(t, 0), spec.box[2] = 1;
+  if (c.layout == Layout::offsets) {
+    spec.rank = 3;
+    spec.dims = {4, (extent(t, 0) + 3) / 4, extent(t, 1)};
+    spec.stride_bytes = {16, pitch_bytes(t, 1)};
+    spec.box = {4, scale_a_rows(c) / 4, 1};
+  }
+  return spec;
 }
 
 Spec::Swizzle swizzle_of(uint32_t bytes) {
@@ -36,15 +63,37 @@ Spec::Swizzle swizzle_of(uint32_t bytes) {
 
 TensorMap encoded(const Spec& spec) { return std::bit_cast<TensorMap>(cuda::encode(spec)); }
 
+/// D's map where tiles never reach into another group: [rows, n]. Otherwise as store_panel wants it.
+Spec output_map(const GemmConfig& c, const TensorView& d, int64_t m, int64_t n) {
+  Spec spec{.dtype = d.dtype,
+            .base = d.data,
+            .dims = {static_cast<uint64_t>(n), static_cast<uint64_t>(m)},
+            .stride_bytes = {pitch_bytes(d, static_cast<std::size_t>(d.rank) - 2)},
+            .box = {panel_cols(c), static_cast<uint32_t>(c.tile_m)},
+            .swizzle = swizzle_of(panel_pitch(c))};
+  if (c.layout == Layout::dense || c.layout == Layout::contiguous) return spec;
+  const uint64_t pitch = spec.stride_bytes[0], tile_m = static_cast<uint64_t>(c.tile_m);
+  spec.rank = 4;
+  spec.base = reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(d.data) - tile_m * pitch);
+  spec.dims = {spec.dims[0], tile_m, spec.dims[1] + tile_m, d.rank == 3 ? extent(d, 0) : 1};
+  spec.stride_bytes = {pitch, pitch, d.rank == 3 ? pitch_bytes(d, 0) : pitch};
+  spec.box = {spec.box[0], spec.box[1], 1, 1};
+  return spec;
+}
+
 }  // namespace
 
 bool is_mn_major_aligned(const TensorView& scale) {
-  return stride_or(scale, 0, 1) == 1 && is_multiple_of_16(scale.data, stride_or(scale, 1, 4) * 4) &&
-         stride_or(scale, 1, scale.shape[0]) >= scale.shape[0];
+  const auto last = static_cast<std::size_t>(scale.rank) - 1;
+  const int64_t rows = scale.shape[last - 1];
+  return stride_or(scale, last - 1, 1) == 1 && is_multiple_of_16(scale.data, stride_or(scale, last, 4) * 4) &&
+         stride_or(scale, last, rows) >= rows && (scale.rank == 2 || stride_or(scale, 0, 4) % 4 == 0);
 }
 
 bool can_be_stored_by_tma(const TensorView& d) {
-  return is_multiple_of_16(d.data, stride_or(d, 0, 16) * size_of(d.dtype));
+  const auto dim = static_cast<std::size_t>(d.rank) - 2;
+  return is_multiple_of_16(d.data, stride_or(d, dim, 16) * size_of(d.dtype)) &&
+         (d.rank == 2 || stride_or(d, 0, 16) * size_of(d.dtype) % 16 == 0);
 }
 
 MapSpecs map_specs(const GemmPlan& plan, const Problem& problem, const Fp8Tensor& a, const Fp8Tensor& b,
@@ -54,49 +103,48 @@ MapSpecs map_specs(const GemmPlan& plan, const Problem& problem, const Fp8Tensor
   if (problem.k > 0) {
     specs.a = operand_map(a.data, static_cast<uint32_t>(c.tile_m) / cluster_n(c));
     specs.b = operand_map(b.data, static_cast<uint32_t>(c.tile_n) / cluster_m(c));
-    if (problem.scaled_a)
-      specs.scale_a = {.dtype = DType::f32,
-                       .base = a.scale.data,
-                       .dims = {static_cast<uint64_t>(a.scale.shape[0]), static_cast<uint64_t>(a.scale.shape[1])},
-                       .stride_bytes = {pitch_bytes(a.scale, 1)},
-                       .box = {static_cast<uint32_t>(c.tile_m), 1},
-                       .swizzle = Spec::Swizzle::none};
+    if (problem.scaled_a) specs.scale_a = scale_map(c, a.scale);
   }
-  if (can_be_stored_by_tma(d))
-    specs.d = {.dtype = d.dtype,
-               .base = d.data,
-               .dims = {static_cast<uint64_t>(problem.n), static_cast<uint64_t>(problem.m)},
-               .stride_bytes = {pitch_bytes(d, 0)},
-               .box = {panel_cols(c), static_cast<uint32_t>(c.tile_m)},
-               .swizzle = swizzle_of(panel_pitch(c))};
+  if (can_be_stored_by_tma(d)) specs.d = output_map(c, d, problem.m, problem.n);
   return specs;
 }
 
 GemmArgs bind(const GemmPlan& plan, const Problem& problem, const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d,
-              const std::optional<TensorView>& c) {
+              const GroupRows& group_rows, const std::optional<TensorView>& c) {
   const MapSpecs specs = map_specs(plan, problem, a, b, d);
   GemmArgs args{};
   if (specs.a.base) args.a = encoded(specs.a);
   if (specs.b.base) args.b = encoded(specs.b);
   if (specs.scale_a.base) args.scale_a = encoded(specs.scale_a);
-  if (specs.d.base) args.d = encoded(specs.d);
+  if (can_be_stored_by_tma(d)) {
+    args.d = encoded(specs.d);
+    args.tma_cols = problem.n * size_of(d.dtype) % 16 == 0 ? UINT32_MAX : static_cast<uint32_t>(problem.n);
+  }
   if (b.scale) {
+    const auto last = static_cast<std::size_t>(b.scale.rank) - 1;
     args.scale_b = static_cast<const float*>(b.scale.data);
-    args.scale_b_stride_n = stride_or(b.scale, 0, 0);
-    args.scale_b_stride_k = stride_or(b.scale, 1, 0);
+    args.scale_b_stride_n = stride_or(b.scale, last - 1, 0);
+    args.scale_b_stride_k = stride_or(b.scale, last, 0);
+    if (b.scale.rank == 3) args.scale_b_stride_group = stride_or(b.scale, 0, 0);
   }
   if (c) {
     args.c = c->data;
     args.c_pitch = stride_or(*c, 0, problem.n);
   }
   args.d_data = d.data;
-  args.d_pitch = stride_or(d, 0, problem.n);
-  args.m = static_cast<uint32_t>(problem.m);
+  args.d_pitch = stride_or(d, static_cast<std::size_t>(d.rank) - 2, problem.n);
+  if (d.rank == 3) args.d_stride_group = stride_or(d, 0, 0);
   args.n = static_cast<uint32_t>(problem.n);
   args.k = static_cast<uint32_t>(problem.k);
-  args.order = TileOrder::make(plan.config, args.m, args.n, static_cast<uint32_t>(plan.raster_tiles),
-                               static_cast<uint32_t>(plan.grid));
-  if (specs.d.base) args.tma_cols = problem.n * size_of(d.dtype) % 16 == 0 ? UINT32_MAX : args.n;
+  const auto order = TileOrder::make(plan.config, args.n, static_cast<uint32_t>(plan.raster_tiles));
+  args.work = {.order = order,
+               .by_band = Divisor::make(order.width * units_m(plan.config, static_cast<uint32_t>(problem.m))),
+               .m = static_cast<uint32_t>(problem.m),
+               .clusters = static_cast<uint32_t>(plan.grid / plan.config.cluster),
+               .groups = static_cast<uint32_t>(problem.groups),
+               .alignment = static_cast<uint32_t>(group_rows.alignment),
+               .zero_padding = group_rows.zero_padding,
+               .layout = static_cast<const int32_t*>(group_rows.tensor.data)};
   return args;
 }
 

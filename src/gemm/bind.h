@@ -8,6 +8,13 @@
 
 namespace deep_gemm {
 
+/// What says which rows of A belong to which group: the layout's tensor and how it is to be read.
+struct GroupRows {
+  TensorView tensor{};
+  int alignment = 1;
+  bool zero_padding = false;
+};
+
 /// The tensor maps of a call, before encoding.
 struct MapSpecs {
   cuda::TensorMapSpec a, b, scale_a, d;
@@ -23,6 +30,6 @@ MapSpecs map_specs(const GemmPlan& plan, const Problem& problem, const Fp8Tensor
                    const TensorView& d);
 /// Encodes the maps and fills in the rest; needs the driver.
 GemmArgs bind(const GemmPlan& plan, const Problem& problem, const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d,
-              const std::optional<TensorView>& c);
+              const GroupRows& group_rows, const std::optional<TensorView>& c);
 
 }  // namespace deep_gemm

@@ -9,6 +9,10 @@ namespace deep_gemm {
 Problem check(const char* function, const Device& device, const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d,
               const GemmOptions& options);
 
+/// The same for the m_grouped calls. `groups_of`: m_indices, ends or masked_m.
+Problem check_grouped(const char* function, Layout layout, const Device& device, const Fp8Tensor& a, const Fp8Tensor& b,
+                      const TensorView& d, const TensorView& groups_of, const GroupedOptions& options);
+
 /// Elements from one index of dimension `dim` to the next; `when_single` where there is just one index, since
 /// frameworks leave any number in the stride of a dimension of size 1.
 inline int64_t stride_or(const TensorView& t, std::size_t dim, int64_t when_single) {

@@ -9,12 +9,15 @@ namespace {
 std::string literal(int value) { return fmt::to_string(value); }
 std::string literal(bool value) { return value ? "true" : "false"; }
 std::string literal(DType value) { return fmt::format("DType::{}", name_of(value)); }
+std::string literal(Layout value) { return fmt::format("Layout::{}", name_of(value)); }
 std::string literal(Multicast value) { return fmt::format("Multicast::{}", name_of(value)); }
 
 }  // namespace
 
 std::string kernel_name(const GemmConfig& c) {
-  std::string name = fmt::format("fp8_gemm_nt_{}x{}_s{}", c.tile_m, c.tile_n, c.stages);
+  std::string name =
+      c.layout == Layout::dense ? "fp8_gemm_nt" : fmt::format("m_grouped_fp8_gemm_nt_{}", name_of(c.layout));
+  name += fmt::format("_{}x{}_s{}", c.tile_m, c.tile_n, c.stages);
   if (c.cluster > 1) name += fmt::format("_c{}{}", c.cluster, name_of(c.multicast));
   if (c.unroll > 1) name += fmt::format("_u{}", c.unroll);
   name += fmt::format("_{}", name_of(c.d_type));

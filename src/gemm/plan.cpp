@@ -26,13 +26,40 @@ int clusters(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
   const int sms = usable_sms(p, device);
   return c.cluster == 1 ? sms : std::min(sms / 2, device.max_clusters_of_2);
 }
-int64_t units_m(const GemmConfig& c, const Problem& p) { return div_up(p.m, int64_t{c.tile_m} * cluster_m(c)); }
+/// Rows of a group, as far as the host can know: its share of A's, or what the caller expects.
+int64_t rows_of_group(const Problem& p) {
+  if (p.layout == Layout::masked) return std::clamp<int64_t>(p.expected_m, 1, std::max<int64_t>(p.m, 1));
+  return p.layout == Layout::offsets ? div_up(p.m, p.groups) : p.m;
+}
+/// Groups whose tiles are counted apart. The contiguous layout is dense but for the choice of B.
+int64_t walks(const Problem& p) { return p.layout == Layout::masked || p.layout == Layout::offsets ? p.groups : 1; }
+
+int64_t units_m(const GemmConfig& c, const Problem& p) {
+  return div_up(rows_of_group(p), int64_t{c.tile_m} * cluster_m(c));
+}
 int64_t units_n(const GemmConfig& c, const Problem& p) { return div_up(p.n, int64_t{c.tile_n} * cluster_n(c)); }
+
+/// Units of all groups. Where groups have what rows the router gives them, an average over a spread of ±30 %.
+double expected_units(const GemmConfig& c, const Problem& p) {
+  const auto wide = static_cast<double>(units_n(c, p));
+  if (walks(p) == 1) return static_cast<double>(units_m(c, p)) * wide;
+  constexpr std::array kSpread = {0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3};
+  double tall = 0;
+  for (const double factor : kSpread) tall += std::ceil(factor * static_cast<double>(rows_of_group(p)) / c.tile_m);
+  return tall / kSpread.size() * wide * static_cast<double>(p.groups);
+}
+
+/// The most units that may be in flight: what bounds the grid. The host does not know how many there are in groups.
+int64_t most_units(const GemmConfig& c, const Problem& p) {
+  if (p.layout == Layout::masked) return p.groups * div_up(p.m, c.tile_m) * units_n(c, p);
+  if (p.layout == Layout::offsets) return (div_up(p.m, c.tile_m) + p.groups) * units_n(c, p);
+  return units_m(c, p) * units_n(c, p);
+}
 
 /// Clusters' widths along n such that the tiles in flight at a time touch the fewest rows of A and B.
 int best_raster(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
   const int64_t in_flight = clusters(c, p, device);
-  const int64_t wide = units_n(c, p), tall = std::max<int64_t>(units_m(c, p), 1);
+  const int64_t wide = std::max<int64_t>(units_n(c, p), 1), tall = std::max<int64_t>(units_m(c, p), 1);
   int64_t best = 1, least = INT64_MAX;
   for (int64_t width = 1; width <= std::min<int64_t>(wide, in_flight); ++width) {
     const int64_t height = std::min(tall, div_up(in_flight, width));
@@ -46,7 +73,7 @@ int best_raster(const GemmConfig& c, const Problem& p, const DeviceInfo& device)
 GemmPlan make_plan(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
   GemmPlan plan;
   plan.config = c;
-  plan.grid = static_cast<int>(std::min<int64_t>(clusters(c, p, device), units_m(c, p) * units_n(c, p))) * c.cluster;
+  plan.grid = static_cast<int>(std::min<int64_t>(clusters(c, p, device), most_units(c, p))) * c.cluster;
   plan.block_threads = static_cast<int>(num_threads(c));
   plan.smem_bytes = static_cast<int>(smem_layout(c).bytes);
   plan.raster_tiles = best_raster(c, p, device);
@@ -67,6 +94,7 @@ std::vector<PlanCandidate> ranked(const std::vector<GemmConfig>& configs, const 
 
 const char* why_illegal(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
   if (const char* why = why_illegal(c, static_cast<uint32_t>(device.smem_bytes))) return why;
+  if (c.layout != p.layout) return "layout differs from the call's";
   if (c.d_type != p.d_type) return "d_type differs from D's";
   if (c.scaled_a != p.scaled_a) return "scaled_a must say whether A has scales";
   if (c.accumulate != p.accumulate) return "accumulate must say whether there is a C";
@@ -79,7 +107,8 @@ std::vector<GemmConfig> candidates(const Problem& p, const DeviceInfo& device) {
   for (const int tile_m : {64, 128, 256}) {
     for (int tile_n = 32; tile_n <= 256; tile_n += 16) {  // 16 is legal, but was never the fastest
       for (const Multicast multicast : {Multicast::none, Multicast::a, Multicast::b}) {
-        GemmConfig c{.d_type = p.d_type,
+        GemmConfig c{.layout = p.layout,
+                     .d_type = p.d_type,
                      .scaled_a = p.scaled_a,
                      .accumulate = p.accumulate,
                      .tile_m = tile_m,
@@ -102,7 +131,7 @@ std::vector<GemmConfig> candidates(const Problem& p, const DeviceInfo& device) {
 // The numbers below were fitted to the times of 68 kernels on 43 shapes with m = 1 … 8192 (H100, 2026-11-22, cool L2).
 double estimate_us(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
   const double steps = static_cast<double>(div_up(p.k, kTileK));
-  const double units = static_cast<double>(units_m(c, p) * units_n(c, p));
+  const double units = expected_units(c, p);
   const int fit = clusters(c, p, device);
   const double rounds = std::ceil(units / fit);
   const double busy = std::min(1.0, units / fit);
@@ -121,7 +150,8 @@ double estimate_us(const GemmConfig& c, const Problem& p, const DeviceInfo& devi
   const double busy_us = rounds * (steps * step + end_of_tile) / (device.clock_ghz * 1e3) + 3.53;
 
   const int d_accesses = p.accumulate ? 2 : 1;
-  const double bytes = static_cast<double>((p.m + p.n) * p.k + p.m * p.n * size_of(p.d_type) * d_accesses);
+  const int64_t rows = rows_of_group(p) * walks(p);
+  const double bytes = static_cast<double>((rows + p.n * p.groups) * p.k + rows * p.n * size_of(p.d_type) * d_accesses);
   const double memory_us = bytes / (0.807 * device.hbm_gbytes_per_s * 1e3) + 5.14;
 
   // The two overlap, so the longer one counts, and a little of both where they are equal.
@@ -139,7 +169,8 @@ std::vector<GemmConfig> kernels_for(const Problem& problem, const DeviceInfo& de
   std::array<double, kRowLadder.size()> best;
   for (std::size_t i = 0; i < kRowLadder.size(); ++i) {
     Problem at = whole;
-    at.m = kRowLadder[i];
+    at.m = at.expected_m = kRowLadder[i];
+    if (at.layout == Layout::offsets) at.m *= at.groups;
     for (const GemmConfig& c : all) times[i].push_back(estimate_us(c, at, device));
     best[i] = *std::min_element(times[i].begin(), times[i].end());
   }
@@ -180,10 +211,11 @@ GemmPlan plan(const Problem& problem, const DeviceInfo& device, const std::optio
          device.name, usable_sms(problem, device), device.smem_bytes);
   GemmPlan chosen = make_plan(order.front().config, problem, device);
   const GemmConfig& c = chosen.config;
-  const int64_t tiles = units_m(c, problem) * units_n(c, problem) * c.cluster;
+  const auto tiles = static_cast<int64_t>(std::ceil(expected_units(c, problem))) * c.cluster;
   chosen.reason =
-      fmt::format("{} tiles of {}×{} in {} round(s) on {} CTAs, {} of {} kernels for this n and k", tiles, c.tile_m,
-                  c.tile_n, div_up(tiles, std::max(chosen.grid, 1)), chosen.grid, "fastest by estimate", order.size());
+      fmt::format("{}{} tiles of {}×{} in {} round(s) on {} CTAs, fastest by estimate of {} kernels for this n and k",
+                  walks(problem) > 1 ? "about " : "", tiles, c.tile_m, c.tile_n,
+                  div_up(tiles, std::max(chosen.grid, 1)), chosen.grid, order.size());
   order.erase(order.begin());
   chosen.runners_up = std::move(order);
   return chosen;

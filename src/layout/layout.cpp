@@ -13,6 +13,8 @@
 namespace deep_gemm {
 namespace {
 
+constexpr int64_t kMaxGroups = 65535;  // CTAs along y
+
 constexpr int64_t ceil_div_by(int64_t x, int64_t y) { return (x + y - 1) / y; }
 
 void check_matrix(const char* function, const char* name, const TensorView& t, const Device& device) {
@@ -131,9 +133,23 @@ void quantize_128x128(Context& context, const TensorView& x, const Fp8Tensor& ou
   quantize("quantize_128x128", context, x, out, 128, options);
 }
 
-void to_mn_major_aligned(Context& context, const TensorView& scale, const TensorView& out, Stream stream) {
+void to_mn_major_aligned(Context& context, const TensorView& all_scale, const TensorView& all_out, Stream stream) {
   constexpr const char* kFunction = "to_mn_major_aligned";
   Context::Impl& impl = context.impl();
+  const bool grouped = all_scale.rank == 3;
+  if (grouped && all_out.rank != 3)
+    fail(ErrorCode::invalid_argument, "{}: out has {} dimensions, expected 3 as scale has", kFunction, all_out.rank);
+  const int64_t groups = grouped ? all_scale.shape[0] : 1;
+  if (grouped && (all_out.shape[0] != groups || groups < 0 || groups > kMaxGroups))
+    fail(ErrorCode::invalid_argument, "{}: out is {} and scale is {}, expected as many groups, at most {}", kFunction,
+         shape_text(all_out), shape_text(all_scale), kMaxGroups);
+  if (groups == 0) return;
+  const int64_t in_group_stride = grouped ? stride_or(all_scale, 0, 0) : 0;
+  const int64_t out_group_stride = grouped ? stride_or(all_out, 0, 0) : 0;
+  if (out_group_stride % 4 != 0)
+    fail(ErrorCode::invalid_argument, "{}: out has groups {} elements apart, expected a multiple of 4", kFunction,
+         out_group_stride);
+  const TensorView scale = grouped ? all_scale.at(0) : all_scale, out = grouped ? all_out.at(0) : all_out;
   check_matrix(kFunction, "scale", scale, impl.device);
   check_matrix(kFunction, "out", out, impl.device);
   for (const TensorView* t : {&scale, &out}) {
@@ -151,7 +167,11 @@ void to_mn_major_aligned(Context& context, const TensorView& scale, const Tensor
          "{}: out has strides [{}, {}], expected [1, pitch] with a pitch of at least {} and a multiple of 4", kFunction,
          out.strides[0], out.strides[1], tma_aligned_rows(mn));
   if (mn == 0 || blocks == 0) return;
-  if (!impl.cuda) return cpu::copy_scales(scale, out);
+  if (!impl.cuda) {
+    for (int64_t g = 0; g < groups; ++g)
+      cpu::copy_scales(grouped ? all_scale.at(g) : scale, grouped ? all_out.at(g) : out);
+    return;
+  }
 
   const cuda::DeviceContext::Scope scope(*impl.cuda);
   const cuda::Kernel& kernel =
@@ -165,13 +185,17 @@ void to_mn_major_aligned(Context& context, const TensorView& scale, const Tensor
                            .in_row_stride = stride_or(scale, 0, 0),
                            .in_block_stride = stride_or(scale, 1, 0),
                            .out_pitch = pitch,
+                           .in_group_stride = in_group_stride,
+                           .out_group_stride = out_group_stride,
                            .mn = mn,
                            .padded_mn = tma_aligned_rows(mn),
                            .blocks = blocks};
   const int64_t ctas = ceil_div_by(args.padded_mn, kTransposeTile) * ceil_div_by(blocks, kTransposeTile);
   void* params[] = {&args};
-  cuda::launch(kernel, {.grid = {static_cast<unsigned>(ctas), 1, 1}, .block_threads = kTransposeThreads}, stream,
-               params);
+  cuda::launch(
+      kernel,
+      {.grid = {static_cast<unsigned>(ctas), static_cast<unsigned>(groups), 1}, .block_threads = kTransposeThreads},
+      stream, params);
 }
 
 }  // namespace deep_gemm

@@ -74,7 +74,7 @@ TEST(Bind, StoreBoxesHaveTheWidthOfTheirSwizzle) {
   Call call;
   const auto expect_box = [&](int tile_n, uint32_t cols, Spec::Swizzle swizzle) {
     const Spec d = call.specs({.d_type = call.problem.d_type, .tile_n = tile_n}).d;
-    EXPECT_EQ(d.box, (std::array<uint32_t, 3>{cols, 128, 0})) << tile_n;
+    EXPECT_EQ(d.box, (std::array<uint32_t, 4>{cols, 128, 0, 0})) << tile_n;
     EXPECT_EQ(d.swizzle, swizzle) << tile_n;
   };
   expect_box(128, 64, Spec::Swizzle::b128);

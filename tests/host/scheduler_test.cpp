@@ -25,8 +25,16 @@ std::string text(const Grid& g) {
                      g.grid);
 }
 
-constexpr DenseScheduler scheduler(const Grid& g, uint32_t cta) {
-  return DenseScheduler(g.config, TileOrder::make(g.config, g.m, g.n, g.raster, g.grid), cta);
+constexpr Work work_of(const Grid& g) {
+  return {.order = TileOrder::make(g.config, g.n, g.raster),
+          .by_band = Divisor::make(std::min(g.raster, ceil_div(g.n, g.config.tile_n * cluster_n(g.config))) *
+                                   units_m(g.config, g.m)),
+          .m = g.m,
+          .clusters = g.grid / static_cast<uint32_t>(g.config.cluster),
+          .groups = 1,
+          .alignment = 1,
+          .zero_padding = false,
+          .layout = nullptr};
 }
 
 constexpr uint32_t tiles_m(const Grid& g) { return ceil_div(g.m, static_cast<uint32_t>(g.config.tile_m)); }
@@ -39,8 +47,9 @@ constexpr GemmConfig config_of(int tile_m, int tile_n, Multicast multicast) {
 /// For at most 64 tiles.
 constexpr bool visits_each_tile_once(const Grid& g) {
   uint32_t visits[64] = {};
+  const Work work = work_of(g);
   for (uint32_t cta = 0; cta < g.grid; ++cta) {
-    DenseScheduler tiles = scheduler(g, cta);
+    DenseScheduler tiles(g.config, work, cta);
     for (Tile tile{}; tiles.pop(tile);)
       if (tile.row < g.m && tile.col < g.n)
         ++visits[tile.row / g.config.tile_m * tiles_n(g) + tile.col / g.config.tile_n];
@@ -61,9 +70,10 @@ void expect_sound(const Grid& g, std::vector<int>& visits) {
   // With the tiles outside of D that complete the clusters at the edges.
   const uint32_t rows = align_up(tiles_m(g), cluster_m(g.config)), cols = align_up(tiles_n(g), cluster_n(g.config));
   visits.assign(rows * cols, 0);
+  const Work work = work_of(g);
   for (uint32_t first = 0; first < g.grid; first += cluster) {
     std::vector<DenseScheduler> ctas;
-    for (uint32_t rank = 0; rank < cluster; ++rank) ctas.push_back(scheduler(g, first + rank));
+    for (uint32_t rank = 0; rank < cluster; ++rank) ctas.emplace_back(g.config, work, first + rank);
     for (bool more = true; more;) {
       std::vector<Tile> tiles(cluster);
       more = ctas[0].pop(tiles[0]);
@@ -108,26 +118,206 @@ TEST(Scheduler, VisitsEveryTileOnceForTenThousandGrids) {
 
 TEST(Scheduler, WalksDownTheRowsOfABandBeforeTheNextBand) {
   const Grid g{config_of(64, 128, Multicast::none), 256, 1024, 3, 1};
-  DenseScheduler tiles = scheduler(g, 0);
-  std::vector<uint32_t> bands;
-  for (Tile tile{}; tiles.pop(tile);) bands.push_back(tile.col / 128 / g.raster);
+  const Work work = work_of(g);
+  DenseScheduler tiles(g.config, work, 0);
+  std::vector<uint32_t> bands, rows;
+  for (Tile tile{}; tiles.pop(tile);) bands.push_back(tile.col / 128 / g.raster), rows.push_back(tile.row / 64);
   EXPECT_EQ(bands.size(), 32u);
   EXPECT_TRUE(std::is_sorted(bands.begin(), bands.end()));
+  EXPECT_TRUE(std::is_sorted(rows.begin(), rows.begin() + 12));
 }
 
 TEST(Scheduler, TheLargestExtentsDoNotOverflow) {
   constexpr uint32_t kMost = std::numeric_limits<int32_t>::max(), kGrid = 1024;
   for (const bool tall : {true, false}) {
     const Grid g{config_of(64, 16, tall ? Multicast::b : Multicast::a), tall ? kMost : 1, tall ? 1 : kMost, 64, kGrid};
+    const Work work = work_of(g);
     uint32_t last = 0;
     uint64_t count = 0;
     for (uint32_t cta = kGrid - 32; cta < kGrid; ++cta) {
-      DenseScheduler tiles = scheduler(g, cta);
+      DenseScheduler tiles(g.config, work, cta);
       for (Tile tile{}; tiles.pop(tile); ++count) last = std::max(last, tall ? tile.row : tile.col);
     }
     const uint32_t tile = tall ? 64 : 16;
     EXPECT_EQ(count, align_up(ceil_div(kMost, tile), 2) / (kGrid / 32));
     EXPECT_EQ(last, align_up(ceil_div(kMost, tile), 2) * tile - tile);
+  }
+}
+
+TEST(Scheduler, DivisorsAreExact) {
+  std::mt19937 random(1);
+  constexpr uint32_t kMost = std::numeric_limits<int32_t>::max();
+  for (int i = 0; i < 100'000; ++i) {
+    const auto any = [&] { return static_cast<uint32_t>(random() & kMost); };
+    const uint32_t value = std::max(1u, any() >> any() % 31), multiple = kMost / value * value;
+    const Divisor divisor = Divisor::make(value);
+    for (const uint32_t x : {any(), value - 1, value, kMost, multiple, multiple - 1, 0u})
+      ASSERT_EQ(divisor.quotient(x), x / value) << x << " / " << value;
+  }
+}
+
+/// The rows of a group as its tensor tells them: [begin, valid_end) with values, [valid_end, end) with zeros.
+struct GroupRange {
+  uint32_t begin, valid_end, end;
+};
+
+struct Groups {
+  Layout layout;
+  GemmConfig config;
+  uint32_t m, n, raster, grid, alignment;
+  bool zero_padding;
+  std::vector<int32_t> numbers;
+
+  Work work() const {
+    return {
+        .order = TileOrder::make(config, n, raster),
+        .by_band = Divisor::make(std::min(raster, ceil_div(n, config.tile_n * cluster_n(config))) * units_m(config, m)),
+        .m = m,
+        .clusters = grid / static_cast<uint32_t>(config.cluster),
+        .groups = static_cast<uint32_t>(numbers.size()),
+        .alignment = alignment,
+        .zero_padding = zero_padding,
+        .layout = numbers.data()};
+  }
+  /// A second statement of the rules of gemm.h.
+  std::vector<GroupRange> ranges() const {
+    std::vector<GroupRange> all;
+    int64_t begin = 0;
+    for (const int32_t number : numbers) {
+      const int64_t end = std::clamp<int64_t>(number, 0, m);
+      if (layout == Layout::masked) {
+        all.push_back({0, uint32_t(end), uint32_t(end)});
+        continue;
+      }
+      const auto aligned = [&](int64_t row) {
+        return std::min<int64_t>((row + alignment - 1) / alignment * alignment, m);
+      };
+      const int64_t stored = zero_padding ? aligned(end) : end;
+      if (end > begin) {
+        all.push_back({uint32_t(begin), uint32_t(end), uint32_t(stored)});
+      } else {
+        all.push_back({});
+      }
+      begin = aligned(end);
+    }
+    return all;
+  }
+};
+
+template <Layout kLayout>
+void expect_sound(const Groups& g) {
+  const Work work = g.work();
+  const auto tile_m = static_cast<uint32_t>(g.config.tile_m), tile_n = static_cast<uint32_t>(g.config.tile_n);
+  const auto cluster = static_cast<uint32_t>(g.config.cluster);
+  const std::vector<GroupRange> ranges = g.ranges();
+  const uint32_t cols = align_up(ceil_div(g.n, tile_n), cluster);
+  std::vector<std::vector<int>> visits;
+  for (const GroupRange& range : ranges) visits.emplace_back(ceil_div(range.end - range.begin, tile_m) * cols);
+  for (uint32_t cta = 0; cta < g.grid; ++cta) {
+    GroupScheduler<kLayout> tiles(g.config, work, cta);
+    uint32_t last_group = 0;
+    for (Tile tile{}; tiles.pop(tile); last_group = tile.group) {
+      ASSERT_LT(tile.group, ranges.size());
+      ASSERT_GE(tile.group, last_group);
+      const GroupRange& range = ranges[tile.group];
+      ASSERT_TRUE(tile.row >= range.begin && tile.row < range.end && (tile.row - range.begin) % tile_m == 0)
+          << tile.row;
+      ASSERT_EQ(tile.end, range.end);
+      ASSERT_EQ(tile.valid_end, range.valid_end);
+      ASSERT_TRUE(tile.col % tile_n == 0 && tile.col / tile_n < cols) << tile.col;
+      ASSERT_EQ(tile.col / tile_n % cluster, cta % cluster);
+      ++visits[tile.group][(tile.row - range.begin) / tile_m * cols + tile.col / tile_n];
+    }
+  }
+  for (std::size_t group = 0; group < visits.size(); ++group)
+    ASSERT_TRUE(std::all_of(visits[group].begin(), visits[group].end(), [](int count) { return count == 1; }))
+        << "group " << group << " of " << visits.size() << ", rows " << ranges[group].begin << " to "
+        << ranges[group].end;
+}
+
+/// 10,000 vectors: uniform loads, one hot group, many empty ones, all empty, numbers out of range; 1 to 300 groups.
+template <Layout kLayout>
+void expect_sound_for_random_groups() {
+  std::mt19937 random(static_cast<unsigned>(kLayout));
+  const auto between = [&](int least, int most) { return std::uniform_int_distribution<int>(least, most)(random); };
+  for (int i = 0; i < 10'000 && !testing::Test::HasFatalFailure(); ++i) {
+    Groups g{};
+    g.layout = kLayout;
+    g.config = config_of(64 << between(0, 2), between(1, 16) * 16, between(0, 2) ? Multicast::none : Multicast::a);
+    g.config.layout = kLayout;
+    g.n = static_cast<uint32_t>(between(1, 6 * g.config.tile_n));
+    g.raster = static_cast<uint32_t>(between(1, 9));
+    g.grid = static_cast<uint32_t>(between(1, between(0, 1) ? 8 : 140) * g.config.cluster);
+    const int alignments[] = {1, 8, 16, 32, 64, 128};
+    g.alignment = static_cast<uint32_t>(kLayout == Layout::masked ? 1 : alignments[between(0, 5)]);
+    g.zero_padding = kLayout == Layout::offsets && between(0, 1);
+    const int groups = between(0, 3) ? between(1, 40) : between(1, 300), kind = between(0, 4);
+    int64_t row = 0;
+    for (int group = 0; group < groups; ++group) {
+      int rows = kind == 0       ? between(0, 300)
+                 : kind == 1     ? between(0, 30)
+                 : kind == 2     ? 0
+                 : between(0, 5) ? 0
+                                 : between(1, 900);
+      if (kind == 1 && group == groups / 2) rows = 5000;
+      if constexpr (kLayout == Layout::masked) {
+        g.numbers.push_back(rows);
+      } else {
+        row = (row + g.alignment - 1) / g.alignment * g.alignment;
+        if (rows == 0 && group > 0) {
+          g.numbers.push_back(g.numbers.back());  // an empty group ends where the one before it ended
+        } else {
+          row += rows;
+          g.numbers.push_back(static_cast<int32_t>(row));
+        }
+      }
+    }
+    g.m = static_cast<uint32_t>(kLayout == Layout::masked ? between(1, 1000)
+                                                          : std::max<int64_t>(1, row + between(0, 200)));
+    if (kind == 4) {  // garbage
+      for (int32_t& number : g.numbers)
+        if (!between(0, 3)) number = static_cast<int32_t>(random());
+    }
+    expect_sound<kLayout>(g);
+  }
+}
+
+TEST(Scheduler, VisitsTheTilesOfTenThousandMaskedVectorsOnce) { expect_sound_for_random_groups<Layout::masked>(); }
+TEST(Scheduler, VisitsTheTilesOfTenThousandOffsetVectorsOnce) { expect_sound_for_random_groups<Layout::offsets>(); }
+
+TEST(Scheduler, AContiguousTileBelongsToTheGroupOfItsFirstRow) {
+  std::mt19937 random(3);
+  const auto between = [&](int least, int most) { return std::uniform_int_distribution<int>(least, most)(random); };
+  for (int i = 0; i < 10'000 && !HasFatalFailure(); ++i) {
+    Groups g{};
+    g.config = config_of(64 << between(0, 1), between(1, 16) * 16, between(0, 1) ? Multicast::none : Multicast::a);
+    g.n = static_cast<uint32_t>(between(1, 4 * g.config.tile_n));
+    g.raster = static_cast<uint32_t>(between(1, 9));
+    g.grid = static_cast<uint32_t>(between(1, 20) * g.config.cluster);
+    const int groups = between(1, 20);
+    for (int group = 0; group < groups; ++group) {
+      const int rows = between(0, 2) ? between(0, 200) : 0, padding = (rows + 127) / 128 * 128 - rows;
+      g.numbers.insert(g.numbers.end(), static_cast<std::size_t>(rows), between(0, 30) ? group : 1000);
+      g.numbers.insert(g.numbers.end(), static_cast<std::size_t>(padding), -1);
+    }
+    g.numbers.resize(std::max<std::size_t>(g.numbers.size(), 1), -1);
+    g.m = static_cast<uint32_t>(g.numbers.size());
+    Work work = g.work();
+    work.groups = static_cast<uint32_t>(groups);
+    const auto tile_m = static_cast<uint32_t>(g.config.tile_m), tile_n = static_cast<uint32_t>(g.config.tile_n);
+    const uint32_t cols = align_up(ceil_div(g.n, tile_n), static_cast<uint32_t>(g.config.cluster));
+    std::vector<int> visits(ceil_div(g.m, tile_m) * cols);
+    for (uint32_t cta = 0; cta < g.grid; ++cta) {
+      ContiguousScheduler tiles(g.config, work, cta);
+      for (Tile tile{}; tiles.pop(tile);) {
+        const int32_t group = g.numbers[tile.row];
+        ASSERT_EQ(tile.row < tile.valid_end, group >= 0);
+        ASSERT_EQ(tile.group, static_cast<uint32_t>(std::clamp(group, 0, groups - 1)));
+        ASSERT_EQ(tile.end, g.m);
+        ++visits[tile.row / tile_m * cols + tile.col / tile_n];
+      }
+    }
+    ASSERT_TRUE(std::all_of(visits.begin(), visits.end(), [](int count) { return count == 1; }));
   }
 }
 

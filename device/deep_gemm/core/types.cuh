@@ -27,5 +27,6 @@ struct alignas(64) TensorMap {
 DG_HD constexpr uint32_t ceil_div(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
 DG_HD constexpr uint32_t align_up(uint32_t a, uint32_t b) { return ceil_div(a, b) * b; }
 DG_HD constexpr uint32_t min(uint32_t a, uint32_t b) { return a < b ? a : b; }
+DG_HD constexpr uint32_t max(uint32_t a, uint32_t b) { return a < b ? b : a; }
 
 }  // namespace deep_gemm

@@ -34,25 +34,22 @@
 
 namespace deep_gemm {
 
-__device__ const float kUnitScale = 1.f;
-
 /// B's scales for 32 steps of a tile in a warp's registers, a step in each lane, and those of the 32 steps after them on
 /// their way: one coalesced load for 32 steps, no shared memory and no barrier.
 template <GemmConfig C>
 struct ScalesB {
-  static constexpr uint32_t kSteps = 32, kRows = scale_b_rows(C);
+  static constexpr uint32_t kRows = scale_b_rows(C);
   float current[kRows], next[kRows];
 
-  /// Starts to load steps `first` … `first + 31` of the tile.
-  DG_DEVICE void fetch(const GemmArgs& args, const Tile& tile, uint32_t first) {
+  /// Starts to load steps `first` … `first + 31` of a tile of `group` that begins in column `col`.
+  DG_DEVICE void fetch(const GemmArgs& args, uint32_t group, uint32_t col, uint32_t first) {
     const uint32_t step = first + threadIdx.x % 32;
     if (step >= ceil_div(args.k, kTileK)) return;
 #pragma unroll
     for (uint32_t r = 0; r < kRows; ++r) {
-      const uint32_t row = min(tile.col / kScaleRows + r, (args.n - 1) / kScaleRows);
-      const float* from = &kUnitScale;
-      if (args.scale_b) from = args.scale_b + row * args.scale_b_stride_n + step * args.scale_b_stride_k;
-      next[r] = *from;
+      const uint32_t row = min(col / kScaleRows + r, (args.n - 1) / kScaleRows);
+      const int64_t at = group * args.scale_b_stride_group + row * args.scale_b_stride_n;
+      next[r] = args.scale_b ? args.scale_b[at + step * args.scale_b_stride_k] : 1.f;
     }
   }
   DG_DEVICE void turn() {
@@ -71,42 +68,62 @@ struct Fp8Gemm1d2d {
   static_assert(why_illegal(C) == nullptr, "the plan never asks for this; see why_illegal");
   static constexpr SmemLayout kSmem = smem_layout(C);
   static constexpr uint32_t kMathThreads = math_threads(C), kWaves = waves(C);
-  static constexpr uint32_t kStageBytes = a_stage_bytes(C) + b_stage_bytes(C) + scale_a_stage_bytes(C);
+  static constexpr uint32_t kStageBytes = a_stage_bytes(C) + b_stage_bytes(C) + scale_a_bytes(C);
   using Stages = Ring<C.stages, 1, kMathThreads / 32 * C.cluster>;
   using Panels = PanelRing<C>;
 
-  DG_DEVICE static DenseScheduler scheduler(const GemmArgs& args) { return DenseScheduler(C, args.order, blockIdx.x); }
+  using Scheduler = typename SchedulerOf<C.layout>::Type;
+  static constexpr bool kGroupsOfA = C.layout == Layout::masked, kGroupsOfB = C.layout != Layout::dense;
+
+  DG_DEVICE static Scheduler scheduler(const GemmArgs& args) { return Scheduler(C, args.work, blockIdx.x); }
+  DG_DEVICE static uint32_t steps(const GemmArgs& args, const Tile& tile) {
+    return tile.row < tile.valid_end ? ceil_div(args.k, kTileK) : 0;
+  }
 
   /// One operand's part of a stage. `kShare`: this many CTAs of the cluster load a part each and multicast it.
-  template <uint32_t kRows, uint32_t kShare>
-  DG_DEVICE static void load_operand(uint8_t* slot, const TensorMap& map, uint64_t* full, uint32_t k, uint32_t row) {
-    if constexpr (kShare == 1) {
-      ptx::tma_load_2d(slot, map, full, k, row);
+  template <uint32_t kRows, uint32_t kShare, bool kGroups>
+  DG_DEVICE static void load_operand(uint8_t* slot, const TensorMap& map, uint64_t* full, uint32_t k, uint32_t row,
+                                     uint32_t group) {
+    constexpr uint32_t kPart = kRows / kShare, kAll = (1 << kShare) - 1;
+    const uint32_t first = kShare == 1 ? 0 : ptx::cluster_rank() * kPart;
+    slot += first * kTileK;
+    if constexpr (kShare == 1 && kGroups) ptx::tma_load_3d(slot, map, full, k, row, group);
+    if constexpr (kShare == 1 && !kGroups) ptx::tma_load_2d(slot, map, full, k, row);
+    if constexpr (kShare > 1 && kGroups) ptx::tma_load_3d_multicast(slot, map, full, k, row + first, group, kAll);
+    if constexpr (kShare > 1 && !kGroups) ptx::tma_load_2d_multicast(slot, map, full, k, row + first, kAll);
+  }
+
+  DG_DEVICE static void load_scales(uint8_t* slot, const TensorMap& map, uint64_t* full, const Tile& tile,
+                                    uint32_t step) {
+    if constexpr (C.layout == Layout::masked) {
+      ptx::tma_load_3d(slot, map, full, tile.row, step, tile.group);
+    } else if constexpr (C.layout == Layout::offsets) {
+      ptx::tma_load_3d(slot, map, full, 0, tile.row / 4, step);
     } else {
-      constexpr uint32_t kPart = kRows / kShare;
-      const uint32_t rank = ptx::cluster_rank();
-      ptx::tma_load_2d_multicast(slot + rank * kPart * kTileK, map, full, k, row + rank * kPart, (1 << kShare) - 1);
+      ptx::tma_load_2d(slot, map, full, tile.row, step);
     }
   }
 
   DG_DEVICE static void load_tiles(const GemmArgs& args, uint8_t* smem, const Stages& ring) {
-    const uint32_t steps = ceil_div(args.k, kTileK);
+    const bool is_leader = threadIdx.x % 32 == 0;
     typename Stages::Position at;
     Tile tile;
-    for (DenseScheduler tiles = scheduler(args); tiles.pop(tile);) {
+    for (Scheduler tiles = scheduler(args); tiles.pop(tile);) {
+      const uint32_t count = is_leader ? steps(args, tile) : 0;
 #pragma unroll 1  // copies of this loop only cost time to compile
-      for (uint32_t step = 0; step < steps; ++step, at.advance()) {
+      for (uint32_t step = 0; step < count; ++step, at.advance()) {
         ring.wait_empty(at);
         uint64_t* full = ring.full + at.slot;
         ptx::mbarrier_arrive_expect_tx(full, kStageBytes);
-        load_operand<C.tile_m, cluster_n(C)>(smem + kSmem.a + at.slot * a_stage_bytes(C), args.a, full, step * kTileK,
-                                             tile.row);
-        load_operand<C.tile_n, cluster_m(C)>(smem + kSmem.b + at.slot * b_stage_bytes(C), args.b, full, step * kTileK,
-                                             tile.col);
-        if constexpr (C.scaled_a)
-          ptx::tma_load_2d(smem + kSmem.scale_a + at.slot * scale_a_stage_bytes(C), args.scale_a, full, tile.row, step);
+        load_operand<C.tile_m, cluster_n(C), kGroupsOfA>(smem + kSmem.a + at.slot * a_stage_bytes(C), args.a, full,
+                                                         step * kTileK, tile.row, tile.group);
+        load_operand<C.tile_n, cluster_m(C), kGroupsOfB>(smem + kSmem.b + at.slot * b_stage_bytes(C), args.b, full,
+                                                         step * kTileK, tile.col, tile.group);
+        uint8_t* scale_a = smem + kSmem.scale_a + at.slot * scale_a_stage_bytes(C);
+        if constexpr (C.scaled_a) load_scales(scale_a, args.scale_a, full, tile, step);
       }
     }
+    if (!is_leader) return;
     ptx::griddepcontrol_launch_dependents();
     if constexpr (C.cluster > 1) ring.drain(at);
   }
@@ -114,8 +131,7 @@ struct Fp8Gemm1d2d {
   DG_DEVICE static void store_tiles(const GemmArgs& args, uint8_t* smem, const Panels& ring) {
     typename Panels::Position at;
     Tile tile;
-    for (DenseScheduler tiles = scheduler(args); tiles.pop(tile);)
-      store_panels<C>(args, smem + kSmem.d, ring, at, tile.row, tile.col);
+    for (Scheduler tiles = scheduler(args); tiles.pop(tile);) store_tile<C>(args, smem + kSmem.d, ring, at, tile);
   }
 
   DG_DEVICE static void multiply_tiles(const GemmArgs& args, uint8_t* smem, const Stages& ring, const Panels& panels) {
@@ -123,30 +139,30 @@ struct Fp8Gemm1d2d {
     const uint32_t warpgroup = __shfl_sync(~0u, threadIdx.x / kWarpgroup, 0);
     const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const uint32_t group_row = warpgroup * 64 * kWaves, warp_row = warp % 4 * 16;
-    const uint32_t steps = ceil_div(args.k, kTileK);
     const uint64_t a_ring = ptx::wgmma_descriptor(smem + kSmem.a + group_row * kTileK);
     const uint64_t b_ring = ptx::wgmma_descriptor(smem + kSmem.b);
-    const float* scale_a_ring = reinterpret_cast<float*>(smem + kSmem.scale_a) + group_row + warp_row + lane / 4;
+    const uint8_t* scale_a_ring = smem + kSmem.scale_a + (group_row + warp_row + lane / 4) * 4;
     typename Stages::Position at;
     typename Panels::Position panel_at;
-    DenseScheduler tiles = scheduler(args);
+    Scheduler tiles = scheduler(args);
     ScalesB<C> scales_b;
     Tile tile, next;
     bool more = tiles.pop(next);
-    if (more) scales_b.fetch(args, next, 0);
+    if (more) scales_b.fetch(args, next.group, next.col, 0);
     while (more) {
       tile = next;
       more = tiles.pop(next);
-      const uint32_t offset = tile.col % kScaleRows;
+      const uint32_t offset = tile.col % kScaleRows, count = steps(args, tile);
       float sum[kWaves][C.tile_n / 2] = {};
-#pragma unroll 1
-      for (uint32_t first = 0; first < steps; first += scales_b.kSteps) {
-        const bool last = first + scales_b.kSteps >= steps;
+      uint32_t first = 0;
+      do {  // once also where there are no steps: the next tile's scales must come
+        const bool last = first + 32 >= count;
         scales_b.turn();
-        if (!last || more) scales_b.fetch(args, last ? next : tile, last ? 0 : first + scales_b.kSteps);
-        const uint32_t count = min(scales_b.kSteps, steps - first);
+        if (!last || more)
+          scales_b.fetch(args, last ? next.group : tile.group, last ? next.col : tile.col, last ? 0 : first + 32);
+        const uint32_t here = min(32, count - first);
 #pragma unroll C.unroll
-        for (uint32_t i = 0; i < count; ++i, at.advance()) {
+        for (uint32_t i = 0; i < here; ++i, at.advance()) {
           float scale_a[kWaves][2], scale_b[scales_b.kRows];
           ring.wait_full(at);
 #pragma unroll
@@ -157,7 +173,7 @@ struct Fp8Gemm1d2d {
             ptx::wgmma_fence();
             ptx::WgmmaFp8<C.tile_n>::multiply_block(partial, a, b);
             if (wave == 0) {  // while the tensor cores work
-              load_scales_a(scale_a, scale_a_ring + at.slot * C.tile_m);
+              load_scales_a(scale_a, scale_a_ring + at.slot * scale_a_stage_bytes(C) + scale_a_skip(tile));
               scales_b.get(scale_b, i);
             }
             ptx::WgmmaFp8<C.tile_n>::wait(partial);
@@ -165,13 +181,19 @@ struct Fp8Gemm1d2d {
             promote<C>(offset, sum[wave], partial, scale_a[wave], scale_b);
           }
         }
-      }
-      stage_tile<C>(args, smem + kSmem.d, panels, panel_at, tile.row, tile.col, group_row + warp_row, sum);
+        first += 32;
+      } while (first < count);
+      stage_tile<C>(args, smem + kSmem.d, panels, panel_at, tile, group_row + warp_row, sum);
     }
   }
 
+  /// Bytes before the tile's first row in a slot of A's scales.
+  DG_DEVICE static uint32_t scale_a_skip(const Tile& tile) {
+    return C.layout == Layout::offsets ? tile.row % 4 * 4 : 0;
+  }
   /// A thread's two rows of each wave.
-  DG_DEVICE static void load_scales_a(float (&scale)[kWaves][2], const float* from) {
+  DG_DEVICE static void load_scales_a(float (&scale)[kWaves][2], const uint8_t* slot) {
+    const float* from = reinterpret_cast<const float*>(slot);
 #pragma unroll
     for (uint32_t i = 0; i < kWaves * 2; ++i) scale[i / 2][i % 2] = C.scaled_a ? from[i / 2 * 64 + i % 2 * 8] : 1.f;
   }
@@ -199,8 +221,9 @@ struct Fp8Gemm1d2d {
 
     if (threadIdx.x >= kMathThreads) {
       if constexpr (math_warpgroups(C) > 1) ptx::setmaxnreg_dec<40>();
-      if (threadIdx.x == kMathThreads) load_tiles(args, smem, stages);
-      if (threadIdx.x == kMathThreads + 32) store_tiles(args, smem, panels);
+      const uint32_t warp = (threadIdx.x - kMathThreads) / 32;
+      if (warp == 0) load_tiles(args, smem, stages);
+      if (warp == 1) store_tiles(args, smem, panels);
     } else {
       if constexpr (math_warpgroups(C) > 1) ptx::setmaxnreg_inc<232>();
       multiply_tiles(args, smem, stages, panels);

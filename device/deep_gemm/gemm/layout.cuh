@@ -22,6 +22,9 @@ DG_HD constexpr uint32_t waves(const GemmConfig& c) { return c.tile_m / (64 * ma
 DG_HD constexpr uint32_t cluster_m(const GemmConfig& c) { return c.multicast == Multicast::b ? c.cluster : 1; }
 DG_HD constexpr uint32_t cluster_n(const GemmConfig& c) { return c.multicast == Multicast::a ? c.cluster : 1; }
 
+/// Units, which are what a cluster computes at a time, along m.
+DG_HD constexpr uint32_t units_m(const GemmConfig& c, uint32_t m) { return ceil_div(m, c.tile_m * cluster_m(c)); }
+
 /// A tile starts at a multiple of this within the 128 columns that share a scale of B.
 DG_HD constexpr uint32_t scale_offset_step(const GemmConfig& c) { return gcd(c.tile_n, kScaleRows); }
 /// Rows of B's scales that a tile can touch at most.
@@ -43,7 +46,10 @@ struct SmemLayout {
 };
 DG_HD constexpr uint32_t a_stage_bytes(const GemmConfig& c) { return c.tile_m * kTileK; }
 DG_HD constexpr uint32_t b_stage_bytes(const GemmConfig& c) { return c.tile_n * kTileK; }
-DG_HD constexpr uint32_t scale_a_stage_bytes(const GemmConfig& c) { return c.scaled_a ? c.tile_m * 4 : 0; }
+/// A's scales for a stage. TMA reads from multiples of 16 bytes on, so up to 3 more where a tile may begin at any row.
+DG_HD constexpr uint32_t scale_a_rows(const GemmConfig& c) { return c.tile_m + (c.layout == Layout::offsets ? 4 : 0); }
+DG_HD constexpr uint32_t scale_a_bytes(const GemmConfig& c) { return c.scaled_a ? scale_a_rows(c) * 4 : 0; }
+DG_HD constexpr uint32_t scale_a_stage_bytes(const GemmConfig& c) { return align_up(scale_a_bytes(c), 128); }
 DG_HD constexpr SmemLayout smem_layout(const GemmConfig& c, uint32_t slots) {
   SmemLayout s{};
   uint32_t at = 0;
@@ -73,6 +79,10 @@ DG_HD constexpr const char* why_illegal(const GemmConfig& c, uint32_t max_smem_b
   if (c.d_type != DType::bf16 && c.d_type != DType::f32) return "d_type must be bf16 or f32";
   if (c.tile_m != 64 && c.tile_m != 128 && c.tile_m != 256) return "tile_m must be 64, 128 or 256";
   if (c.tile_n < 16 || c.tile_n > 256 || c.tile_n % 16 != 0) return "tile_n must be a multiple of 16 from 16 to 256";
+  if (c.layout == Layout::contiguous && c.tile_m > 128)
+    return "tile_m must divide 128, where a contiguous group may start";
+  if (c.layout != Layout::dense && (c.multicast == Multicast::b || c.accumulate))
+    return "groups share no B between tiles and have no C";
   if (c.stages < 2 || c.stages > 32) return "stages must be 2 to 32";
   if (c.unroll < 1 || c.unroll > 8) return "unroll must be 1 to 8";
   if (c.cluster != 1 && c.cluster != 2) return "cluster must be 1 or 2";

@@ -32,51 +32,31 @@ DG_DEVICE void add_c(const GemmArgs& args, uint32_t row, uint32_t col, float* su
 #pragma unroll
   for (uint32_t i = 0; i < kCount; ++i) {
     const uint32_t r = row + lane / 4 + i / 2 % 2 * 8, c = col + i / 4 * 8 + lane % 4 * 2 + i % 2;
-    if (r < args.m && c < args.n) sum[i] += load_c(args, C.d_type, r, c);
+    if (r < args.work.m && c < args.n) sum[i] += load_c(args, C.d_type, r, c);
     if (i % 8 == 7) asm volatile("" ::: "memory");  // 8 loads in flight: more would spill beside the sums
   }
 }
 
-/// Rounds a warp's 16 rows of a panel into it, from row `row` of the tile on.
+/// Rounds a warp's 16 rows of a panel into it, from row `row` of the tile on. `keep`: of a thread's two rows; zeros are
+/// stored for the others.
 template <GemmConfig C>
-DG_DEVICE void stage_rows(uint8_t* panel, uint32_t row, const float* sum) {
+DG_DEVICE void stage_rows(uint8_t* panel, uint32_t row, const float* sum, const bool (&keep)[2]) {
   constexpr uint32_t kCols = panel_cols(C), kPitch = panel_pitch(C);
   const uint32_t lane = threadIdx.x % 32;
+  const auto value = [&](uint32_t i) { return C.layout != Layout::offsets || keep[i / 2 % 2] ? sum[i] : 0.f; };
   if constexpr (C.d_type == DType::bf16) {
 #pragma unroll
-    for (uint32_t i = 0; i < kCols / 16; ++i, sum += 8) {
-      const uint32_t at = (row + lane % 16) * kPitch + i * 32 + lane / 16 * 16;
-      ptx::stmatrix_x4(panel + swizzled<C>(at), ptx::pack_bf16x2(sum[0], sum[1]), ptx::pack_bf16x2(sum[2], sum[3]),
-                       ptx::pack_bf16x2(sum[4], sum[5]), ptx::pack_bf16x2(sum[6], sum[7]));
+    for (uint32_t i = 0; i < kCols / 2; i += 8) {
+      const uint32_t at = (row + lane % 16) * kPitch + i * 4 + lane / 16 * 16;
+      ptx::stmatrix_x4(panel + swizzled<C>(at), ptx::pack_bf16x2(value(i), value(i + 1)),
+                       ptx::pack_bf16x2(value(i + 2), value(i + 3)), ptx::pack_bf16x2(value(i + 4), value(i + 5)),
+                       ptx::pack_bf16x2(value(i + 6), value(i + 7)));
     }
   } else {
 #pragma unroll
-    for (uint32_t i = 0; i < kCols / 8; ++i, sum += 4) {
-#pragma unroll
-      for (uint32_t half = 0; half < 2; ++half) {
-        const uint32_t at = (row + lane / 4 + half * 8) * kPitch + i * 32 + lane % 4 * 8;
-        ptx::st_shared_v2(panel + swizzled<C>(at), sum[half * 2], sum[half * 2 + 1]);
-      }
-    }
-  }
-}
-
-/// A warp's 16 staged rows to a D that TMA cannot address, element by element. (row, col): the panel's place in D;
-/// `first`: the warp's first row in the panel.
-template <GemmConfig C>
-DG_DEVICE void store_rows_plain(const GemmArgs& args, const uint8_t* panel, uint32_t first, uint32_t row,
-                                uint32_t col) {
-  constexpr uint32_t kCols = panel_cols(C);
-#pragma unroll 1
-  for (uint32_t i = threadIdx.x % 32; i < 16 * kCols; i += 32) {
-    const uint32_t r = row + first + i / kCols, c = col + i % kCols;
-    if (r >= args.m || c >= args.n) continue;
-    const uint8_t* from = panel + swizzled<C>((first * kCols + i) * d_bytes(C));
-    const int64_t at = int64_t(r) * args.d_pitch + c;
-    if constexpr (C.d_type == DType::f32) {
-      static_cast<float*>(args.d_data)[at] = *reinterpret_cast<const float*>(from);
-    } else {
-      static_cast<uint16_t*>(args.d_data)[at] = *reinterpret_cast<const uint16_t*>(from);
+    for (uint32_t i = 0; i < kCols / 2; i += 2) {
+      const uint32_t at = (row + lane / 4 + i / 2 % 2 * 8) * kPitch + i / 4 * 32 + lane % 4 * 8;
+      ptx::st_shared_v2(panel + swizzled<C>(at), value(i), value(i + 1));
     }
   }
 }
@@ -89,56 +69,89 @@ DG_DEVICE bool stored_by_tma(const GemmArgs& args, uint32_t col) {
   return col + panel_cols(C) <= args.tma_cols;
 }
 
-/// full[slot]:  one arrival of each math warp that has staged its rows. The store thread waits on it.
-/// empty[slot]: one arrival of the store thread, once TMA has read the panel. Math warps wait on it.
+/// full[slot]:  one arrival of each math warp that has staged its rows. The store warp waits on it.
+/// empty[slot]: one arrival of the store warp, once the panel has been read. Math warps wait on it.
 template <GemmConfig C>
 using PanelRing = Ring<panel_slots(C), math_threads(C) / 32, 1>;
 
-/// Math role: hands a warp's rows of the tile at (tile_row, tile_col), 16 of each wave from `first` on, 64 apart, to the
-/// store role, panel by panel; or stores them itself where TMA cannot. What lies outside of D is not written.
+/// Math role: hands a warp's rows of a tile, 16 of each wave from `first` on, 64 apart, to the store role, panel by panel.
 template <GemmConfig C>
 DG_DEVICE void stage_tile(const GemmArgs& args, uint8_t* staging, const PanelRing<C>& ring,
-                          typename PanelRing<C>::Position& at, uint32_t tile_row, uint32_t tile_col, uint32_t first,
+                          typename PanelRing<C>::Position& at, const Tile& tile, uint32_t first,
                           float (&sum)[waves(C)][C.tile_n / 2]) {
+  const uint32_t lane = threadIdx.x % 32;
 #pragma unroll
-  for (uint32_t p = 0; p < panels(C); ++p) {
-    const uint32_t col = tile_col + p * panel_cols(C);
+  for (uint32_t p = 0; p < panels(C); ++p, at.advance()) {
     uint8_t* panel = staging + at.slot * panel_bytes(C);
     ring.wait_empty(at);
 #pragma unroll
     for (uint32_t wave = 0; wave < waves(C); ++wave) {
+      const uint32_t in_tile = first + wave * 64, row = tile.row + in_tile + lane / 4;
+      const bool keep[2] = {row < tile.valid_end, row + 8 < tile.valid_end};
       float* values = sum[wave] + p * panel_cols(C) / 2;
-      if constexpr (C.accumulate) add_c<C, panel_cols(C) / 2>(args, tile_row + first + wave * 64, col, values);
-      stage_rows<C>(panel, first + wave * 64, values);
+      if constexpr (C.accumulate)
+        add_c<C, panel_cols(C) / 2>(args, tile.row + in_tile, tile.col + p * panel_cols(C), values);
+      stage_rows<C>(panel, in_tile, values, keep);
     }
-    if (stored_by_tma<C>(args, col)) {
-      ptx::fence_proxy_async();
-      __syncwarp();
-      if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(ring.full + at.slot);
-      at.advance();
+    ptx::fence_proxy_async();
+    __syncwarp();
+    if (lane == 0) ptx::mbarrier_arrive(ring.full + at.slot);
+  }
+}
+
+/// A panel to a D that TMA cannot address, element by element, by all lanes of a warp.
+template <GemmConfig C>
+DG_DEVICE void store_panel_plain(const GemmArgs& args, const uint8_t* panel, const Tile& tile, uint32_t col) {
+  constexpr uint32_t kWords = panel_pitch(C) / 4;
+#pragma unroll 1
+  for (uint32_t i = threadIdx.x % 32; i < C.tile_m * kWords; i += 32) {
+    const uint32_t row = tile.row + i / kWords, c = col + i % kWords * 4 / d_bytes(C);
+    if (row >= tile.end || c >= args.n) continue;
+    const uint32_t word = *reinterpret_cast<const uint32_t*>(panel + swizzled<C>(i * 4));
+    const int64_t at = tile.group * args.d_stride_group + int64_t(row) * args.d_pitch + c;
+    if constexpr (C.d_type == DType::f32) {
+      static_cast<uint32_t*>(args.d_data)[at] = word;
     } else {
-      __syncwarp();
-      for (uint32_t wave = 0; wave < waves(C); ++wave)
-        store_rows_plain<C>(args, panel, first + wave * 64, tile_row, col);
-      __syncwarp();
+      uint16_t* to = static_cast<uint16_t*>(args.d_data) + at;
+      to[0] = static_cast<uint16_t>(word);
+      if (c + 1 < args.n) to[1] = static_cast<uint16_t>(word >> 16);
     }
   }
 }
 
-/// Store role, one thread: sends a tile's panels on as they become full.
+/// A panel by TMA, by one thread. Where a group may end inside a tile, D's map has a dimension more for rows, both with the
+/// row pitch for a stride: [groups, m + tile_m, tile_m, n], based tile_m rows before D. What lies beyond the second one's
+/// tile_m is not stored, so that a panel pushed down in it by tile_m - rows loses all but its first `rows` rows.
 template <GemmConfig C>
-DG_DEVICE void store_panels(const GemmArgs& args, const uint8_t* staging, const PanelRing<C>& ring,
-                            typename PanelRing<C>::Position& at, uint32_t tile_row, uint32_t tile_col) {
+DG_DEVICE void store_panel(const GemmArgs& args, const uint8_t* panel, const Tile& tile, uint32_t col) {
+  if constexpr (C.layout == Layout::dense || C.layout == Layout::contiguous) {
+    ptx::tma_store_2d(args.d, panel, col, tile.row);
+  } else {
+    const uint32_t rows = min(tile.end - tile.row, C.tile_m);
+    ptx::tma_store_4d(args.d, panel, col, C.tile_m - rows, tile.row + rows,
+                      C.layout == Layout::masked ? tile.group : 0);
+  }
+}
+
+/// Store role, one warp: sends a tile's panels on as they become full.
+template <GemmConfig C>
+DG_DEVICE void store_tile(const GemmArgs& args, const uint8_t* staging, const PanelRing<C>& ring,
+                          typename PanelRing<C>::Position& at, const Tile& tile) {
+  const bool is_leader = threadIdx.x % 32 == 0;
 #pragma unroll 1
-  for (uint32_t p = 0; p < panels(C); ++p) {
-    const uint32_t col = tile_col + p * panel_cols(C);
-    if (!stored_by_tma<C>(args, col)) continue;
+  for (uint32_t p = 0; p < panels(C); ++p, at.advance()) {
+    const uint32_t col = tile.col + p * panel_cols(C);
+    const uint8_t* panel = staging + at.slot * panel_bytes(C);
     ring.wait_full(at);
-    ptx::tma_store_2d(args.d, staging + at.slot * panel_bytes(C), col, tile_row);
-    ptx::tma_store_commit();
-    ptx::tma_store_wait_read<0>();
-    ptx::mbarrier_arrive(ring.empty + at.slot);
-    at.advance();
+    if (!stored_by_tma<C>(args, col)) {
+      store_panel_plain<C>(args, panel, tile, col);
+    } else if (is_leader) {
+      store_panel<C>(args, panel, tile, col);
+      ptx::tma_store_commit();
+      ptx::tma_store_wait_read<0>();
+    }
+    __syncwarp();  // also keeps the other lanes from spinning on the next panel beside the one that works
+    if (is_leader) ptx::mbarrier_arrive(ring.empty + at.slot);
   }
 }
 

@@ -14,6 +14,15 @@ DG_DEVICE void tma_load_2d(void* dst, const TensorMap& map, uint64_t* bar, uint3
       "l"(&map), "r"(smem_addr(bar)), "r"(x), "r"(y)
       : "memory");
 }
+// cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [dst], [map, {x, y, z}], [bar];   PTX
+// ISA 8.0, sm_90
+DG_DEVICE void tma_load_3d(void* dst, const TensorMap& map, uint64_t* bar, uint32_t x, uint32_t y, uint32_t z) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::
+          "r"(smem_addr(dst)),
+      "l"(&map), "r"(smem_addr(bar)), "r"(x), "r"(y), "r"(z)
+      : "memory");
+}
 // … .mbarrier::complete_tx::bytes.multicast::cluster [dst], [map, {x, y}], [bar], mask;   PTX ISA 8.0, sm_90
 // Writes to the same place in each CTA of the cluster whose bit is set, and counts the bytes on each one's own barrier.
 DG_DEVICE void tma_load_2d_multicast(void* dst, const TensorMap& map, uint64_t* bar, uint32_t x, uint32_t y,
@@ -24,10 +33,24 @@ DG_DEVICE void tma_load_2d_multicast(void* dst, const TensorMap& map, uint64_t* 
       "l"(&map), "r"(smem_addr(bar)), "r"(x), "r"(y), "h"(mask)
       : "memory");
 }
+DG_DEVICE void tma_load_3d_multicast(void* dst, const TensorMap& map, uint64_t* bar, uint32_t x, uint32_t y, uint32_t z,
+                                     uint16_t mask) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+      "[%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(smem_addr(dst)),
+      "l"(&map), "r"(smem_addr(bar)), "r"(x), "r"(y), "r"(z), "h"(mask)
+      : "memory");
+}
 // cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [map, {x, y}], [src];   PTX ISA 8.0, sm_90
 DG_DEVICE void tma_store_2d(const TensorMap& map, const void* src, uint32_t x, uint32_t y) {
   asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(&map),
                "r"(smem_addr(src)), "r"(x), "r"(y)
+               : "memory");
+}
+// cp.async.bulk.tensor.4d.global.shared::cta.bulk_group [map, {x, y, z, w}], [src];   PTX ISA 8.0, sm_90
+DG_DEVICE void tma_store_4d(const TensorMap& map, const void* src, uint32_t x, uint32_t y, uint32_t z, uint32_t w) {
+  asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.bulk_group [%0, {%2, %3, %4, %5}], [%1];" ::"l"(&map),
+               "r"(smem_addr(src)), "r"(x), "r"(y), "r"(z), "r"(w)
                : "memory");
 }
 // cp.async.bulk.commit_group;   PTX ISA 8.0, sm_90
