@@ -48,12 +48,7 @@ struct Ring {
 /// any of them writes into all.
 template <uint32_t kCluster, class RingType>
 DG_DEVICE void release(const RingType& ring, typename RingType::Position at) {
-  const uint32_t lane = threadIdx.x % 32;
-  if constexpr (kCluster == 1) {
-    if (lane == 0) ptx::mbarrier_arrive(ring.empty + at.slot);
-  } else {
-    if (lane < kCluster) ptx::mbarrier_arrive_cluster(ring.empty + at.slot, lane);
-  }
+  ptx::mbarrier_arrive_cluster<kCluster>(ring.empty + at.slot, threadIdx.x % 32);
 }
 
 }  // namespace deep_gemm

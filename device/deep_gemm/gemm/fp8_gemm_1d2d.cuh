@@ -77,7 +77,8 @@ struct Fp8Gemm1d2d {
 
   DG_DEVICE static Scheduler scheduler(const GemmArgs& args) { return Scheduler(C, args.work, blockIdx.x); }
   DG_DEVICE static uint32_t steps(const GemmArgs& args, const Tile& tile) {
-    return tile.row < tile.valid_end ? ceil_div(args.k, kTileK) : 0;
+    constexpr bool kPadding = C.layout == Layout::contiguous || C.layout == Layout::offsets;
+    return !kPadding || tile.row < tile.valid_end ? ceil_div(args.k, kTileK) : 0;
   }
 
   /// One operand's part of a stage. `kShare`: this many CTAs of the cluster load a part each and multicast it.
