@@ -87,6 +87,13 @@ void compile_all(const CompileOptions& options) {
          options.cache.empty() ? "" : ": ", options.cache);
   const unsigned cores = std::max(1u, std::thread::hardware_concurrency());
   run_jobs(context, jobs, options.jobs == 0 ? cores : options.jobs);
+  const std::vector<jit::CacheEntry> entries = context.impl().store.list();
+  const auto lost = std::count_if(jobs.begin(), jobs.end(), [&](const Job& job) {
+    const auto is_it = [&](const jit::CacheEntry& entry) { return entry.entry == job.report.name; };
+    return job.error.empty() && std::none_of(entries.begin(), entries.end(), is_it);
+  });
+  if (lost != 0)
+    fail(ErrorCode::io, "compile: {} of {} kernels could not be written to {}", lost, jobs.size(), directory.string());
 
   const bool ok = std::all_of(jobs.begin(), jobs.end(),
                               [](const Job& job) { return job.error.empty() && job.report.spill_bytes == 0; });

@@ -12,6 +12,7 @@
 #include <deep_gemm/gemm.h>
 
 #include "cuda/driver.h"
+#include "fake_nvcc.h"
 #include "npy.h"
 #include "safetensors.h"
 #include "scratch.h"
@@ -323,6 +324,65 @@ TEST_F(Cli, CacheOfNothing) {
   EXPECT_EQ(unwritable.status, 2);
   refused({"compile", "--shapes", DG_SOURCE_DIR "/bench/shapes/dense.csv", "--cache", file + "/below"},
           "can be written");
+}
+
+TEST_F(Cli, CompileIntoACacheThatTakesNothing) {
+  const test::FakeNvcc nvcc;
+  const std::string compiler = "DG_JIT_USE_NVRTC=0 DG_JIT_NVCC_COMPILER=" + quoted(nvcc.path().string());
+  const std::string shapes = scratch.write("shapes.csv", "m,n,k\n64,512,512\n");
+  test::write_text(scratch.path("cache/locks"), "in the way");
+  const Result lost = run({"compile", "--shapes", shapes}, compiler);
+  EXPECT_EQ(lost.status, 2);
+  EXPECT_EQ(lost.out, "");
+  EXPECT_NE(lost.err.find("kernels are compiled for this process alone"), std::string::npos) << lost.err;
+  EXPECT_NE(lost.err.find("compile: 1 of 1 kernels could not be written to " + scratch.path("cache")),
+            std::string::npos)
+      << lost.err;
+  std::filesystem::remove(scratch.path("cache/locks"));
+  EXPECT_EQ(run({"compile", "--shapes", shapes}, compiler).status, 0);
+  EXPECT_NE(run({"cache", "ls"}).out.find("1 kernel"), std::string::npos);
+}
+
+// No HOME, no PATH, nothing: what needs no cache works, and the rest says what is missing.
+TEST_F(Cli, EmptyEnvironment) {
+  write_model(scratch.path("model"), 64, 128);
+  const auto bare = [&](const std::vector<std::string>& arguments) { return run(arguments, "/usr/bin/env -i"); };
+  const Result info = bare({"info"});
+  EXPECT_EQ(info.status, 0) << info.err;
+  EXPECT_NE(info.out.find("cache     none: set DG_JIT_CACHE_DIR or HOME"), std::string::npos) << info.out;
+  EXPECT_EQ(bare({"check", "65", "130", "257", "--backend", "cpu"}).status, 0);
+  EXPECT_EQ(bare({"run", "--weights", scratch.path("model"), "--layer", "a.b", "--tokens", "3", "--backend", "cpu",
+                  "--output", scratch.path("y.npy")})
+                .status,
+            0);
+  EXPECT_EQ(read_npy(scratch.path("y.npy")).shape, (std::vector<int64_t>{3, 64}));
+  EXPECT_EQ(bare({"cache", "ls"}).out, "0 kernels, 0 B\n");
+  for (const std::vector<std::string>& command :
+       {std::vector<std::string>{"cache", "path"}, {"compile", "--shapes", DG_SOURCE_DIR "/bench/shapes/dense.csv"}}) {
+    const Result none = bare(command);
+    EXPECT_EQ(none.status, 2);
+    EXPECT_NE(none.err.find("can be written"), std::string::npos) << none.err;
+  }
+}
+
+// A result that does not fit leaves the one before as it was.
+TEST_F(Cli, OutputKeepsWhatWasThere) {
+  write_model(scratch.path("model"), 64, 128);
+  const std::string old = scratch.write("y.npy", "old");
+  const std::vector<std::string> command = {"run",      "--weights", scratch.path("model"), "--layer", "a.b",
+                                            "--tokens", "9",         "--backend",           "cpu",     "--output"};
+  auto to = [&](const std::string& output) {
+    std::vector<std::string> all = command;
+    all.push_back(output);
+    return all;
+  };
+  refused(to("/dev/full"), "/dev/full: cannot be written: No space left on device");
+  refused(to(scratch.path("")), "cannot be written: Is a directory");
+  EXPECT_EQ(run(to("/dev/null")).status, 0);
+  EXPECT_TRUE(std::filesystem::is_character_file("/dev/null"));
+  EXPECT_EQ(read_text(old), "old");
+  EXPECT_EQ(run(to(old)).status, 0);
+  EXPECT_EQ(read_npy(old).shape, (std::vector<int64_t>{9, 64}));
 }
 
 // What other programs write is read here, and the other way round.
