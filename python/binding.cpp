@@ -77,6 +77,19 @@ void check_recipe(const char* function, const char* name, nb::handle given, std:
        nb::cast<std::string>(nb::repr(given)), fmt::join(expected, ", "));
 }
 
+void check_recipes(const char* function, nb::handle both, nb::handle a, nb::handle b) {
+  check_recipe(function, "recipe", both, {1, 128, 128});
+  check_recipe(function, "recipe_a", a, {1, 128});
+  check_recipe(function, "recipe_b", b, {128, 128});
+}
+
+/// What a call does in compile mode.
+void compile_for(Context& context, const Problem& problem) {
+  if (problem.m == 0 || problem.n == 0 || problem.groups == 0) return;
+  const bool cuda = context.device().type == DeviceType::cuda;
+  compile(context, plan(problem, cuda ? context.impl().plan_device : DeviceInfo::h100()).config);
+}
+
 /// Whether the call was made; false: torch's dispatcher must take it.
 template <class Call>
 bool attempt(Call&& call) {
@@ -94,9 +107,7 @@ bool gemm(nb::handle a, nb::handle b, nb::handle d, nb::handle c, nb::handle rec
   return attempt([&] {
     Arguments arguments(kFunction);
     arguments.set_bytes(dtype);
-    check_recipe(kFunction, "recipe", recipe, {1, 128, 128});
-    check_recipe(kFunction, "recipe_a", recipe_a, {1, 128});
-    check_recipe(kFunction, "recipe_b", recipe_b, {128, 128});
+    check_recipes(kFunction, recipe, recipe_a, recipe_b);
     const Fp8Tensor operand_a = arguments.operand(a, "a", "scale_a"), operand_b = arguments.operand(b, "b", "scale_b");
     const TensorView out = arguments.output(d, "d");
     GemmOptions options;
@@ -109,10 +120,44 @@ bool gemm(nb::handle a, nb::handle b, nb::handle d, nb::handle c, nb::handle rec
     Context& context = context_of(out.device);
     if (compile_mode.load(std::memory_order_relaxed) == 0)
       return fp8_gemm_nt(context, operand_a, operand_b, out, options);
-    const Problem problem = check(kFunction, out.device, operand_a, operand_b, out, options);
-    if (problem.m == 0 || problem.n == 0) return;
-    const bool cuda = out.device.type == DeviceType::cuda;
-    compile(context, plan(problem, cuda ? context.impl().plan_device : DeviceInfo::h100()).config);
+    compile_for(context, check(kFunction, out.device, operand_a, operand_b, out, options));
+  });
+}
+
+/// The products of a mixture of experts, by layout.
+bool m_grouped(Layout layout, nb::handle a, nb::handle b, nb::handle d, nb::handle groups_of, int64_t expected_m,
+               int alignment, bool zero_padding, nb::handle recipe, nb::handle recipe_a, nb::handle recipe_b,
+               nb::handle dtype, nb::handle stream) {
+  const char* const function = layout == Layout::contiguous ? "m_grouped_fp8_gemm_nt_contiguous"
+                               : layout == Layout::offsets  ? "m_grouped_fp8_gemm_nt_offsets"
+                                                            : "m_grouped_fp8_gemm_nt_masked";
+  const char* const groups_name = layout == Layout::contiguous ? "m_indices"
+                                  : layout == Layout::offsets  ? "ends"
+                                                               : "masked_m";
+  return attempt([&] {
+    Arguments arguments(function);
+    arguments.set_bytes(dtype);
+    check_recipes(function, recipe, recipe_a, recipe_b);
+    const Fp8Tensor operand_a = arguments.operand(a, "a", "scale_a"), operand_b = arguments.operand(b, "b", "scale_b");
+    const TensorView out = arguments.output(d, "d"), groups = arguments.tensor(groups_of, groups_name);
+    const GroupedOptions options{.stream = arguments.stream(out.device, stream),
+                                 .num_sms = num_sms.load(std::memory_order_relaxed),
+                                 .programmatic_launch = programmatic_launch.load(std::memory_order_relaxed),
+                                 .alignment = alignment,
+                                 .zero_padding = zero_padding};
+    const nb::gil_scoped_release no_gil;
+    Context& context = context_of(out.device);
+    if (compile_mode.load(std::memory_order_relaxed) != 0) {
+      Problem problem = check_grouped(function, layout, out.device, operand_a, operand_b, out, groups, options);
+      problem.expected_m = expected_m;
+      return compile_for(context, problem);
+    }
+    if (layout == Layout::contiguous)
+      m_grouped_fp8_gemm_nt_contiguous(context, operand_a, operand_b, out, groups, options);
+    else if (layout == Layout::offsets)
+      m_grouped_fp8_gemm_nt_offsets(context, operand_a, operand_b, out, groups, options);
+    else
+      m_grouped_fp8_gemm_nt_masked(context, operand_a, operand_b, out, groups, expected_m, options);
   });
 }
 
@@ -147,13 +192,15 @@ GemmConfig config_of(const Key& key) {
   return config;
 }
 
-Problem problem_of(int64_t m, int64_t n, int64_t k, bool f32, bool accumulate) {
+/// With BF16 results; m is what a group of the masked layout is expected to have.
+Problem problem_of(Layout layout, int64_t m, int64_t n, int64_t k, int64_t groups) {
   return {.m = m,
           .n = n,
           .k = k,
-          .d_type = f32 ? DType::f32 : DType::bf16,
-          .accumulate = accumulate,
-          .num_sms = num_sms.load(std::memory_order_relaxed)};
+          .num_sms = num_sms.load(std::memory_order_relaxed),
+          .layout = layout,
+          .groups = groups,
+          .expected_m = layout == Layout::masked ? m : 0};
 }
 
 nb::tuple tuple_of(const Key& key) { return nb::tuple(nb::cast(key)); }
@@ -191,6 +238,14 @@ NB_MODULE(_C, module) {
   module.def("register_torch", &register_torch, "base"_a, "exact"_a);
   module.def("fp8_gemm_nt", &gemm, "a"_a.none(), "b"_a.none(), "d"_a.none(), "c"_a.none(), "recipe"_a.none(),
              "recipe_a"_a.none(), "recipe_b"_a.none(), "dtype"_a.none(), "stream"_a.none());
+  nb::enum_<Layout>(module, "Layout")
+      .value("dense", Layout::dense)
+      .value("contiguous", Layout::contiguous)
+      .value("offsets", Layout::offsets)
+      .value("masked", Layout::masked);
+  module.def("m_grouped", &m_grouped, "layout"_a, "a"_a.none(), "b"_a.none(), "d"_a.none(), "groups_of"_a.none(),
+             "expected_m"_a, "alignment"_a, "zero_padding"_a, "recipe"_a.none(), "recipe_a"_a.none(),
+             "recipe_b"_a.none(), "dtype"_a.none(), "stream"_a.none());
   module.def("quantize", &quantize, "rows_per_scale"_a, "x"_a.none(), "out"_a.none(), "scale"_a.none(),
              "power_of_two"_a, "dtype"_a.none(), "stream"_a.none());
   module.def("get_num_sms", [] { return num_sms.load(); });
@@ -203,19 +258,19 @@ NB_MODULE(_C, module) {
       "device_sms", [](const std::string& device) { return device_info(device).num_sms; }, "device"_a);
   module.def(
       "plan",
-      [](int64_t m, int64_t n, int64_t k, bool f32, bool accumulate, const std::string& device) {
-        return tuple_of(key_of(plan(problem_of(m, n, k, f32, accumulate), device_info(device)).config));
+      [](Layout layout, int64_t m, int64_t n, int64_t k, int64_t groups, const std::string& device) {
+        return tuple_of(key_of(plan(problem_of(layout, m, n, k, groups), device_info(device)).config));
       },
-      "m"_a, "n"_a, "k"_a, "f32"_a, "accumulate"_a, "device"_a);
+      "layout"_a, "m"_a, "n"_a, "k"_a, "groups"_a, "device"_a);
   module.def(
       "kernels_for",
-      [](int64_t n, int64_t k, bool f32, bool accumulate, const std::string& device) {
+      [](Layout layout, int64_t m, int64_t n, int64_t k, int64_t groups, const std::string& device) {
         nb::list keys;
-        for (const GemmConfig& config : kernels_for(problem_of(1, n, k, f32, accumulate), device_info(device)))
+        for (const GemmConfig& config : kernels_for(problem_of(layout, m, n, k, groups), device_info(device)))
           keys.append(tuple_of(key_of(config)));
         return keys;
       },
-      "n"_a, "k"_a, "f32"_a, "accumulate"_a, "device"_a);
+      "layout"_a, "m"_a, "n"_a, "k"_a, "groups"_a, "device"_a);
   module.def("compile", &compile_key, "key"_a);
 }
 

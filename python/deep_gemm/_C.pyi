@@ -1,13 +1,35 @@
 # pyright/mypy read this file; it mirrors python/binding.cpp.
 """The extension module; the package's Python files document what it does."""
 
+import enum
 from typing import Any
 
 version: str
 
+class Layout(enum.Enum):
+    dense = 0
+    contiguous = 1
+    offsets = 2
+    masked = 3
+
 def register_torch(base: type, exact: tuple[type, ...]) -> None: ...
 def fp8_gemm_nt(
     a: Any, b: Any, d: Any, c: Any, recipe: Any, recipe_a: Any, recipe_b: Any, dtype: str | None, stream: int | None
+) -> bool: ...
+def m_grouped(
+    layout: Layout,
+    a: Any,
+    b: Any,
+    d: Any,
+    groups_of: Any,
+    expected_m: int,
+    alignment: int,
+    zero_padding: bool,
+    recipe: Any,
+    recipe_a: Any,
+    recipe_b: Any,
+    dtype: str | None,
+    stream: int | None,
 ) -> bool: ...
 def quantize(
     rows_per_scale: int, x: Any, out: Any, scale: Any, power_of_two: bool, dtype: str | None, stream: int | None
@@ -19,6 +41,6 @@ def set_pdl(value: bool) -> None: ...
 def get_compile_mode() -> int: ...
 def set_compile_mode(value: int) -> None: ...
 def device_sms(device: str) -> int: ...
-def plan(m: int, n: int, k: int, f32: bool, accumulate: bool, device: str) -> tuple[int, ...]: ...
-def kernels_for(n: int, k: int, f32: bool, accumulate: bool, device: str) -> list[tuple[int, ...]]: ...
+def plan(layout: Layout, m: int, n: int, k: int, groups: int, device: str) -> tuple[int, ...]: ...
+def kernels_for(layout: Layout, m: int, n: int, k: int, groups: int, device: str) -> list[tuple[int, ...]]: ...
 def compile(key: tuple[int, ...]) -> dict[str, Any]: ...

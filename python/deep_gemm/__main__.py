@@ -15,6 +15,7 @@ def main() -> int:
     command.add_argument("--model", help="all shapes of a model: deepseek-v3")
     command.add_argument("--shapes", help="CSV file with the columns m, n, k")
     command.add_argument("--max-m", type=int, default=16384, help="largest batch of --model (default: %(default)s)")
+    command.add_argument("--num-groups", type=int, help="experts of --model that a GPU holds (default: those of 1, 8 and 32 GPUs)")
     command.add_argument("--device", default="h100", help="GPU to plan for: h100, h200, h800 (default: %(default)s)")
     command.add_argument("--jobs", type=int, help="kernels compiled at once (default: one a core)")
     command.add_argument("--cache", help="cache directory to fill (default: DG_JIT_CACHE_DIR, else ~/.cache/deep_gemm)")
@@ -24,7 +25,14 @@ def main() -> int:
     from ._warmup import warmup
 
     try:
-        reports = warmup(options.shapes, options.model, options.max_m, device=options.device, jobs=options.jobs)
+        reports = warmup(
+            options.shapes,
+            options.model,
+            options.max_m,
+            num_groups=options.num_groups,
+            device=options.device,
+            jobs=options.jobs,
+        )
     except (ValueError, RuntimeError, OSError, KeyError) as error:
         print(f"deep_gemm: {error}", file=sys.stderr)
         return 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 from . import _C, _torch
 
 _tc_util = 100
+_TILE_ROWS = 128
+_mk_alignment = _TILE_ROWS
 
 
 def set_num_sms(num_sms: int) -> None:
@@ -57,3 +59,26 @@ def set_compile_mode(mode: int) -> None:
 def get_compile_mode() -> int:
     """What :func:`set_compile_mode` was given; 0 by default."""
     return _C.get_compile_mode()
+
+
+def set_mk_alignment_for_contiguous_layout(alignment: int) -> None:
+    """Where groups of the offsets ("psum") layout start from now on: at multiples of ``alignment`` rows, 1 to 2^20."""
+    global _mk_alignment
+    if not 1 <= alignment <= 1 << 20:
+        raise ValueError(f"set_mk_alignment_for_contiguous_layout: alignment is {alignment}, expected 1 to 2^20")
+    _mk_alignment = alignment
+
+
+def get_mk_alignment_for_contiguous_layout() -> int:
+    """What :func:`set_mk_alignment_for_contiguous_layout` set; 128 by default."""
+    return _mk_alignment
+
+
+def get_m_alignment_for_contiguous_layout() -> int:
+    """The first release's name of :func:`get_mk_alignment_for_contiguous_layout`."""
+    return _mk_alignment
+
+
+def get_theoretical_mk_alignment_for_contiguous_layout(expected_m: int | None = None) -> int:
+    """The alignment that any product of the contiguous layout takes: 128, whatever rows a group is expected to have."""
+    return _TILE_ROWS

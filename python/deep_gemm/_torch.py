@@ -54,6 +54,26 @@ if torch is not None:
         operands = (_raw(a, type_a), _raw(scale_a)), (_raw(b, type_b), _raw(scale_b))
         _C.fp8_gemm_nt(*operands, _raw(d), _raw(c), None, None, None, None, _stream(d))
 
+    def _m_grouped(
+        layout: str,
+        a: Any,
+        scale_a: Any,
+        type_a: str,
+        b: Any,
+        scale_b: Any,
+        type_b: str,
+        d: torch.Tensor,
+        groups_of: Any,
+        expected_m: int,
+        alignment: int,
+        zero_padding: bool,
+    ) -> None:
+        operands = (_raw(a, type_a), _raw(scale_a)), (_raw(b, type_b), _raw(scale_b))
+        which = getattr(_C.Layout, layout)
+        groups = _raw(groups_of)
+        rest = None, None, None, None, _stream(d)
+        _C.m_grouped(which, *operands, _raw(d), groups, expected_m, alignment, zero_padding, *rest)
+
     def _quantize(x: Any, out: Any, scale: Any, rows_per_scale: int, power_of_two: bool) -> None:
         _C.quantize(rows_per_scale, _raw(x), _raw(out, "e4m3"), _raw(scale), power_of_two, None, _stream(x))
 
@@ -64,6 +84,11 @@ if torch is not None:
         (
             "fp8_gemm_nt(Tensor a, Tensor? scale_a, str type_a, Tensor b, Tensor? scale_b, str type_b, Tensor(d!) d, Tensor? c) -> ()",
             _gemm,
+        ),
+        (
+            "m_grouped_fp8_gemm_nt(str layout, Tensor a, Tensor? scale_a, str type_a, Tensor b, Tensor? scale_b, str type_b, "
+            "Tensor(d!) d, Tensor groups_of, int expected_m, int alignment, bool zero_padding) -> ()",
+            _m_grouped,
         ),
         (
             "quantize(Tensor x, Tensor(out!) out, Tensor(scale!) scale, int rows_per_scale, bool power_of_two) -> ()",
@@ -86,17 +111,38 @@ def _bytes(function: str, name: str, tensor: Any) -> tuple[Any, str]:
     return tensor.view(torch.uint8), _FP8[tensor.dtype]
 
 
-def gemm(a: Any, b: Any, d: Any, c: Any, recipes: tuple[Any, Any, Any]) -> None:
-    """The call through torch's dispatcher."""
+def _operands(function: str, a: Any, b: Any, recipes: tuple[Any, Any, Any]) -> tuple[Any, ...]:
+    """What the operators take of a and b."""
     expected = ((1, 128, 128), (1, 128), (128, 128))
     for name, given, rule in zip(("recipe", "recipe_a", "recipe_b"), recipes, expected):
         if given is not None and tuple(given) != rule:
-            raise ValueError(f"fp8_gemm_nt: {name} is {tuple(given)}, expected {rule}")
+            raise ValueError(f"{function}: {name} is {tuple(given)}, expected {rule}")
     a, scale_a = a if isinstance(a, (tuple, list)) else (a, None)
     b, scale_b = b if isinstance(b, (tuple, list)) else (b, None)
-    a, type_a = _bytes("fp8_gemm_nt", "a", a)
-    b, type_b = _bytes("fp8_gemm_nt", "b", b)
-    torch.ops.deep_gemm.fp8_gemm_nt(a, scale_a, type_a, b, scale_b, type_b, d, c)
+    a, type_a = _bytes(function, "a", a)
+    b, type_b = _bytes(function, "b", b)
+    return a, scale_a, type_a, b, scale_b, type_b
+
+
+def gemm(a: Any, b: Any, d: Any, c: Any, recipes: tuple[Any, Any, Any]) -> None:
+    """The call through torch's dispatcher."""
+    torch.ops.deep_gemm.fp8_gemm_nt(*_operands("fp8_gemm_nt", a, b, recipes), d, c)
+
+
+def m_grouped(
+    layout: str,
+    a: Any,
+    b: Any,
+    d: Any,
+    groups_of: Any,
+    expected_m: int,
+    alignment: int,
+    zero_padding: bool,
+    recipes: tuple[Any, Any, Any],
+) -> None:
+    """The call through torch's dispatcher."""
+    operands = _operands(f"m_grouped_fp8_gemm_nt_{layout}", a, b, recipes)
+    torch.ops.deep_gemm.m_grouped_fp8_gemm_nt(layout, *operands, d, groups_of, expected_m, alignment, zero_padding)
 
 
 def quantize(x: Any, out: Any, scale: Any, rows_per_scale: int, power_of_two: bool) -> None:

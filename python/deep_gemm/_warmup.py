@@ -15,6 +15,8 @@ from . import _C
 
 Key = tuple[int, ...]
 
+_LAYOUTS = {"Normal": _C.Layout.dense, "MGroupedContiguous": _C.Layout.contiguous, "MGroupedMasked": _C.Layout.masked}
+
 # (n, k) of every dense product that serving the model without tensor parallelism makes.
 MODELS: dict[str, list[tuple[int, int]]] = {
     "deepseek-v3": [
@@ -28,30 +30,52 @@ MODELS: dict[str, list[tuple[int, int]]] = {
         (7168, 2048),  # down of the shared expert
     ]
 }
+# (n, k) of an expert's products, and how many experts a GPU holds: all on one, or spread over 8 or 32.
+EXPERTS: dict[str, tuple[list[tuple[int, int]], list[int]]] = {
+    "deepseek-v3": ([(4096, 7168), (7168, 2048)], [256, 32, 8])
+}
 # From here on all kernels are taken that any m uses: asking for each m would take longer than compiling them.
 _MANY_ROWS = 512
+_LADDER_TOP = 16384
 
 
 def get_best_gemm_config_key(gemm_type: str, mma: str, m: int, n: int, k: int, num_groups: int = 1) -> Key:
     """A hashable key of the kernel that a product of m × n × k runs: those of equal keys share it.
 
     Args:
-        gemm_type: ``"Normal"``.
+        gemm_type: ``"Normal"``, ``"MGroupedContiguous"`` or ``"MGroupedMasked"``.
         mma: ``"fp8"``.
-        num_groups: 1.
+        m: rows of A; for ``"MGroupedMasked"`` what a group is expected to have.
+        num_groups: groups of B; 1 for ``"Normal"``.
 
     Raises ValueError for kinds of products that there are no kernels for. The GPU is an H100 with the SMs that set_num_sms set.
     """
-    if gemm_type != "Normal" or mma != "fp8" or num_groups != 1:
+    if gemm_type not in _LAYOUTS or mma != "fp8" or num_groups < 1 or (gemm_type == "Normal" and num_groups != 1):
         raise ValueError(
-            f"get_best_gemm_config_key: {gemm_type!r}, {mma!r}, num_groups = {num_groups}: expected 'Normal', 'fp8' and 1"
+            f"get_best_gemm_config_key: {gemm_type!r}, {mma!r}, num_groups = {num_groups}: "
+            f"expected one of {', '.join(map(repr, _LAYOUTS))}, 'fp8' and at least 1 (1 for 'Normal')"
         )
-    return _plan(m, n, k, _C.get_num_sms())
+    return _plan(gemm_type, m, n, k, num_groups, _C.get_num_sms())
 
 
 @lru_cache(maxsize=1 << 16)
-def _plan(m: int, n: int, k: int, num_sms: int) -> Key:
-    return _C.plan(m, n, k, False, False, "h100")
+def _plan(gemm_type: str, m: int, n: int, k: int, num_groups: int, num_sms: int) -> Key:
+    return _C.plan(_LAYOUTS[gemm_type], m, n, k, num_groups, "h100")
+
+
+def _expert_keys(model: str, num_groups: int | None, device: str) -> list[Key]:
+    """For every layout, all kernels that any number of rows uses."""
+    shapes, counts = EXPERTS[model]
+    if num_groups is not None:
+        counts = [num_groups]
+    layouts = _C.Layout.contiguous, _C.Layout.offsets, _C.Layout.masked
+    return [
+        key
+        for n, k in shapes
+        for groups in counts
+        for layout in layouts
+        for key in _C.kernels_for(layout, _LADDER_TOP, n, k, groups, device)
+    ]
 
 
 def _read_csv(path: str | os.PathLike[str]) -> list[tuple[int, ...]]:
@@ -65,15 +89,15 @@ def _keys(shapes: Iterable[tuple[int, ...]], max_m: int, device: str) -> list[Ke
     keys: dict[Key, None] = {}
     for shape in shapes:
         if len(shape) == 3:
-            keys[_C.plan(*shape, False, False, device)] = None
+            keys[_C.plan(_C.Layout.dense, *shape, 1, device)] = None
             continue
         if len(shape) != 2:
             raise ValueError(f"warmup: shape {tuple(shape)}, expected (n, k) or (m, n, k)")
         n, k = shape
         if max_m <= _MANY_ROWS:
-            found = [_C.plan(m, n, k, False, False, device) for m in range(1, max_m + 1)]
+            found = [_C.plan(_C.Layout.dense, m, n, k, 1, device) for m in range(1, max_m + 1)]
         else:
-            found = _C.kernels_for(n, k, False, False, device)
+            found = _C.kernels_for(_C.Layout.dense, _LADDER_TOP, n, k, 1, device)
         keys.update(dict.fromkeys(found))
     return list(keys)
 
@@ -95,6 +119,7 @@ def warmup(
     model: str | None = None,
     max_m: int = 16384,
     *,
+    num_groups: int | None = None,
     device: str = "h100",
     jobs: int | None = None,
     progress: bool = True,
@@ -104,8 +129,9 @@ def warmup(
     Args:
         shapes: ``(n, k)`` for every m up to ``max_m``, ``(m, n, k)`` for that m alone, or a CSV file with columns m, n, k (and
             layout, of which dense is taken).
-        model: ``"deepseek-v3"``: the shapes of its dense layers.
-        max_m: the largest batch. Up to 512, kernels that only larger ones use are left out.
+        model: ``"deepseek-v3"``: what its dense layers and experts need.
+        max_m: the largest batch. Up to 512, dense kernels that only larger ones use are left out.
+        num_groups: experts of the model that a GPU holds; by default what 1, 8 and 32 GPUs do.
         device: what to plan for: ``"h100"``, ``"h200"`` or ``"h800"``.
         jobs: kernels compiled at once; by default one a core.
         progress: draws a bar on stderr (tqdm's where it is installed).
@@ -125,6 +151,8 @@ def warmup(
     if max_m < 1:
         raise ValueError(f"warmup: max_m is {max_m}, expected a positive number")
     keys = _keys(wanted, max_m, device)
+    if model is not None:
+        keys = list(dict.fromkeys(keys + _expert_keys(model, num_groups, device)))
     with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
         futures = [pool.submit(_C.compile, key) for key in keys]
         try:

@@ -1,0 +1,193 @@
+"""Products of a mixture of experts: rows of A against the B of the group they belong to, in one launch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from . import _C, _settings, _torch
+from ._gemm import Operand, Tensor, _pair
+from ._torch import is_compiling
+
+_TILE_ROWS = 128
+
+
+def _call(
+    layout: str,
+    a: Operand,
+    b: Operand,
+    d: Tensor,
+    groups_of: Tensor,
+    expected_m: int,
+    alignment: int,
+    zero_padding: bool,
+    recipes: tuple[Any, Any, Any],
+    dtype: str | None,
+    stream: int | None,
+) -> None:
+    given = groups_of, expected_m, alignment, zero_padding
+    if is_compiling() or not _C.m_grouped(getattr(_C.Layout, layout), a, b, d, *given, *recipes, dtype, stream):
+        _torch.m_grouped(layout, a, b, d, *given, recipes)
+
+
+def m_grouped_fp8_gemm_nt_contiguous(
+    a: Operand,
+    b: Operand,
+    d: Tensor,
+    grouped_layout: Tensor,
+    recipe: tuple[int, int, int] | None = None,
+    recipe_a: tuple[int, int] | None = None,
+    recipe_b: tuple[int, int] | None = None,
+    compiled_dims: str = "nk",
+    disable_ue8m0_cast: bool = False,
+    use_psum_layout: bool = False,
+    ensure_zero_padding: bool = True,
+    expected_m_for_psum_layout: int | None = None,
+    *,
+    dtype: str | None = None,
+    stream: int | None = None,
+) -> None:
+    """``d[row] = a[row] @ b[group of row].T`` for rows of all groups one after the other.
+
+    Args:
+        a: data ``[m, k]`` and scales ``[m, ceil(k / 128)]``, or data alone, as for :func:`fp8_gemm_nt`.
+        b: data ``[groups, n, k]`` and scales ``[groups, ceil(n / 128), ceil(k / 128)]``; a group's pitch is a multiple of 16 bytes.
+        d: BF16 or FP32, ``[m, n]``, written in place.
+        grouped_layout: int32 on the tensors' device; the host does not read it. ``[m]``: the group of each row, -1 for padding,
+            where a group starts at a multiple of 128. With ``use_psum_layout`` ``[groups]``: the row after each group's last, where
+            a group starts at the previous end rounded up to a multiple of :func:`get_mk_alignment_for_contiguous_layout`, 1 too.
+        ensure_zero_padding: with ``use_psum_layout``, rows up to that multiple become zeros in d; otherwise they stay.
+        recipe, recipe_a, recipe_b, dtype, stream: as for :func:`fp8_gemm_nt`.
+        compiled_dims, disable_ue8m0_cast, expected_m_for_psum_layout: accepted, without effect.
+
+    Without ``use_psum_layout`` padding rows of d are the product of what a holds there, or zeros. Groups may be empty. Errors as
+    for :func:`fp8_gemm_nt`.
+    """
+    alignment = _settings.get_mk_alignment_for_contiguous_layout()
+    if not use_psum_layout and alignment % _TILE_ROWS:
+        raise ValueError(
+            f"m_grouped_fp8_gemm_nt_contiguous: the alignment set is {alignment}, expected a multiple of {_TILE_ROWS} "
+            "without use_psum_layout"
+        )
+    layout = "offsets" if use_psum_layout else "contiguous"
+    padding = use_psum_layout and ensure_zero_padding
+    recipes = recipe, recipe_a, recipe_b
+    _call(layout, a, b, d, grouped_layout, 0, alignment if use_psum_layout else 1, padding, recipes, dtype, stream)
+
+
+def m_grouped_fp8_gemm_nn_contiguous(
+    a: Operand,
+    b: Operand,
+    d: Tensor,
+    grouped_layout: Tensor,
+    recipe: tuple[int, int, int] | None = None,
+    recipe_a: tuple[int, int] | None = None,
+    recipe_b: tuple[int, int] | None = None,
+    compiled_dims: str = "nk",
+    disable_ue8m0_cast: bool = False,
+    use_psum_layout: bool = False,
+    ensure_zero_padding: bool = True,
+    expected_m_for_psum_layout: int | None = None,
+    *,
+    dtype: str | None = None,
+    stream: int | None = None,
+) -> None:
+    """:func:`m_grouped_fp8_gemm_nt_contiguous` with b as ``[groups, k, n]``, scales ``[groups, ceil(k / 128), ceil(n / 128)]``.
+
+    b's stride along k is 1: a transposed view of ``[groups, n, k]``. Any other b raises ValueError.
+    """
+    data, scales = _pair(b)
+    swap = (lambda t: t.transpose(-1, -2)) if hasattr(data, "stride") else (lambda t: t.swapaxes(-1, -2))
+    flipped = swap(data), None if scales is None else swap(scales)
+    m_grouped_fp8_gemm_nt_contiguous(
+        a,
+        flipped,
+        d,
+        grouped_layout,
+        recipe,
+        recipe_a,
+        recipe_b,
+        use_psum_layout=use_psum_layout,
+        ensure_zero_padding=ensure_zero_padding,
+        dtype=dtype,
+        stream=stream,
+    )
+
+
+def m_grouped_fp8_gemm_nt_masked(
+    a: Operand,
+    b: Operand,
+    d: Tensor,
+    masked_m: Tensor,
+    expected_m: int,
+    recipe: tuple[int, int, int] | None = None,
+    recipe_a: tuple[int, int] | None = None,
+    recipe_b: tuple[int, int] | None = None,
+    compiled_dims: str = "nk",
+    disable_ue8m0_cast: bool = False,
+    *,
+    dtype: str | None = None,
+    stream: int | None = None,
+) -> None:
+    """``d[g, :masked_m[g]] = a[g, :masked_m[g]] @ b[g].T``; other rows of d stay as they are.
+
+    Args:
+        a: data ``[groups, m_max, k]`` and scales ``[groups, m_max, ceil(k / 128)]``, or data alone.
+        b: data ``[groups, n, k]`` and scales ``[groups, ceil(n / 128), ceil(k / 128)]``.
+        d: BF16 or FP32, ``[groups, m_max, n]``, written in place.
+        masked_m: int32 ``[groups]`` on the tensors' device; the host does not read it, so a graph's replays may change it.
+        expected_m: rows that a group is expected to have: picks the kernel, changes no result.
+
+    Other arguments and errors as for :func:`fp8_gemm_nt`.
+    """
+    _call("masked", a, b, d, masked_m, expected_m, 1, False, (recipe, recipe_a, recipe_b), dtype, stream)
+
+
+m_grouped_fp8_fp4_gemm_nt_contiguous = m_grouped_fp8_gemm_nt_contiguous
+m_grouped_fp8_fp4_gemm_nn_contiguous = m_grouped_fp8_gemm_nn_contiguous
+m_grouped_fp8_fp4_gemm_nt_masked = fp8_m_grouped_gemm_nt_masked = m_grouped_fp8_gemm_nt_masked
+
+
+def _out(function: str, lhs: Operand, rhs: Operand, out: Tensor | None) -> Tensor:
+    if out is not None:
+        return out
+    a, b = _pair(lhs)[0], _pair(rhs)[0]
+    if not hasattr(a, "new_empty"):
+        raise TypeError(f"{function}: lhs is of type {type(a).__name__}: out can be left out for torch tensors alone")
+    return a.new_empty((*a.shape[:-1], b.shape[-2]), dtype=_torch.torch.bfloat16)
+
+
+def m_grouped_gemm_fp8_fp8_bf16_nt_contiguous(
+    lhs: Operand, rhs: Operand, out: Tensor | None = None, m_indices: Tensor | Sequence[int] | None = None
+) -> Tensor:
+    """:func:`m_grouped_fp8_gemm_nt_contiguous` under the name and order of DeepGEMM's first release; returns ``out``.
+
+    ``m_indices`` may also be a list: rows of each group, which then follow each other without padding (``lhs`` is on the host's
+    or a GPU's memory, in torch). Without ``out`` a BF16 torch tensor ``[m, n]`` is made.
+    """
+    name = "m_grouped_gemm_fp8_fp8_bf16_nt_contiguous"
+    if m_indices is None:
+        raise TypeError(f"{name}: m_indices is missing")
+    out = _out(name, lhs, rhs, out)
+    if not isinstance(m_indices, (list, tuple)):
+        m_grouped_fp8_gemm_nt_contiguous(lhs, rhs, out, m_indices)
+        return out
+    a = _pair(lhs)[0]
+    if sum(m_indices) > a.shape[0]:
+        raise ValueError(f"{name}: m_indices adds up to {sum(m_indices)} rows, expected at most lhs's {a.shape[0]}")
+    torch = _torch.torch
+    ends = torch.tensor(m_indices, dtype=torch.int32).cumsum(0, dtype=torch.int32).to(a.device)
+    _call("offsets", lhs, rhs, out, ends, 0, 1, False, (None, None, None), None, None)
+    return out
+
+
+def m_grouped_gemm_fp8_fp8_bf16_nt_masked(
+    lhs: Operand, rhs: Operand, out: Tensor | None, masked_m: Tensor, expected_m: int
+) -> Tensor:
+    """:func:`m_grouped_fp8_gemm_nt_masked` under the name and order of DeepGEMM's first release; returns ``out``.
+
+    With None for ``out`` a BF16 torch tensor ``[groups, m_max, n]`` is made, rows beyond ``masked_m`` unspecified.
+    """
+    out = _out("m_grouped_gemm_fp8_fp8_bf16_nt_masked", lhs, rhs, out)
+    m_grouped_fp8_gemm_nt_masked(lhs, rhs, out, masked_m, expected_m)
+    return out

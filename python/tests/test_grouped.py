@@ -1,0 +1,194 @@
+"""Mixtures of experts: each layout against the dense product of each group, which test_gemm.py checks."""
+
+import inspect
+
+import pytest
+import torch
+from torch.library import opcheck
+
+import deep_gemm
+from support import FP8, Product, ceil_div
+
+SIZES = [5, 0, 131, 128, 1]
+N, K = 200, 300
+
+
+class Experts:
+    """Products of the groups, and their operands in the layouts of the calls."""
+
+    def __init__(self, device, dtype=torch.bfloat16, sizes=SIZES):
+        self.products = [Product(m, N, K, device) for m in sizes]
+        self.sizes, self.device, self.dtype = sizes, device, dtype
+        self.b = torch.stack([p.b.view(torch.uint8) for p in self.products])
+        pitch = ceil_div(K, 16) * 16
+        wide = torch.zeros(len(sizes), N, pitch, dtype=torch.uint8, device=device)
+        wide[:, :, :K] = self.b
+        self.b = wide.view(FP8)[:, :, :K], torch.stack([p.scale_b for p in self.products])
+
+    def starts(self, alignment):
+        starts, end = [], 0
+        for size in self.sizes:
+            starts.append(ceil_div(end, alignment) * alignment)
+            end = starts[-1] + size
+        return starts, ceil_div(end, alignment) * alignment
+
+    def rows(self, alignment):
+        """a, m_indices and ends; what lies between groups is NaN."""
+        starts, m = self.starts(alignment)
+        a = torch.full((m, ceil_div(K, 16) * 16), 0x7F, dtype=torch.uint8, device=self.device)
+        scale = torch.full((m, ceil_div(K, 128)), float("nan"), device=self.device)
+        indices = torch.full((m,), -1, dtype=torch.int32)
+        for g, (start, p) in enumerate(zip(starts, self.products)):
+            a[start : start + p.m, :K] = p.a.view(torch.uint8)
+            scale[start : start + p.m] = p.scale_a
+            indices[start : start + p.m] = g
+        ends = torch.tensor([start + size for start, size in zip(starts, self.sizes)], dtype=torch.int32)
+        return (a.view(FP8)[:, :K], scale), indices.to(self.device), ends.to(self.device)
+
+    def out(self, *shape):
+        return torch.full((*shape, N), float("nan"), dtype=self.dtype, device=self.device)
+
+    def wrong(self, d, alignment):
+        return sum(p.wrong(d[start : start + p.m]) for start, p in zip(self.starts(alignment)[0], self.products) if p.m)
+
+    def masked(self, m_max):
+        a = torch.full((len(self.sizes), m_max, ceil_div(K, 16) * 16), 0x7F, dtype=torch.uint8, device=self.device)
+        scale = torch.full((len(self.sizes), m_max, ceil_div(K, 128)), float("nan"), device=self.device)
+        for g, p in enumerate(self.products):
+            a[g, : p.m, :K] = p.a.view(torch.uint8)
+            scale[g, : p.m] = p.scale_a
+        return (a.view(FP8)[:, :, :K], scale), torch.tensor(self.sizes, dtype=torch.int32, device=self.device)
+
+
+@pytest.fixture
+def alignment():
+    yield deep_gemm.set_mk_alignment_for_contiguous_layout
+    deep_gemm.set_mk_alignment_for_contiguous_layout(128)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_contiguous(device, dtype):
+    experts = Experts(device, dtype)
+    a, indices, _ = experts.rows(128)
+    for name in ("m_grouped_fp8_gemm_nt_contiguous", "m_grouped_fp8_fp4_gemm_nt_contiguous"):
+        d = experts.out(len(indices))
+        assert getattr(deep_gemm, name)(a, experts.b, d, indices) is None
+        assert experts.wrong(d, 128) == 0
+    again = experts.out(len(indices))
+    names = list(inspect.signature(deep_gemm.m_grouped_fp8_gemm_nt_contiguous).parameters)[:12]
+    values = [a, experts.b, again, indices, (1, 128, 128), (1, 128), (128, 128), "mnk", True, False, True, None]
+    deep_gemm.m_grouped_fp8_gemm_nt_contiguous(*values)
+    deep_gemm.m_grouped_fp8_gemm_nt_contiguous(**dict(zip(names, values)))
+    assert experts.wrong(again, 128) == 0
+
+
+@pytest.mark.parametrize("rows", [1, 8, 128])
+@pytest.mark.parametrize("zeros", [False, True])
+def test_offsets(device, alignment, rows, zeros):
+    alignment(rows)
+    assert deep_gemm.get_mk_alignment_for_contiguous_layout() == deep_gemm.get_m_alignment_for_contiguous_layout() == rows
+    experts = Experts(device)
+    a, indices, ends = experts.rows(rows)
+    d = experts.out(len(indices))
+    deep_gemm.m_grouped_fp8_gemm_nt_contiguous(a, experts.b, d, ends, use_psum_layout=True, ensure_zero_padding=zeros, expected_m_for_psum_layout=99)
+    assert experts.wrong(d, rows) == 0
+    padding = d[indices < 0]
+    assert torch.equal(padding, torch.zeros_like(padding)) if zeros else bool(torch.isnan(padding).all())
+    if rows % 128:
+        with pytest.raises(ValueError, match="the alignment set is"):
+            deep_gemm.m_grouped_fp8_gemm_nt_contiguous(a, experts.b, d, indices)
+
+
+def test_masked(device):
+    experts = Experts(device)
+    a, masked_m = experts.masked(150)
+    names = list(inspect.signature(deep_gemm.m_grouped_fp8_gemm_nt_masked).parameters)[:10]
+    for name in ("m_grouped_fp8_gemm_nt_masked", "m_grouped_fp8_fp4_gemm_nt_masked", "fp8_m_grouped_gemm_nt_masked"):
+        d = experts.out(len(SIZES), 150)
+        values = [a, experts.b, d, masked_m, 40, None, None, None, "nk", False]
+        getattr(deep_gemm, name)(**dict(zip(names, values)))
+        for g, p in enumerate(experts.products):
+            assert p.m == 0 or p.wrong(d[g, : p.m]) == 0
+            assert bool(torch.isnan(d[g, p.m :]).all())
+        getattr(deep_gemm, name)(*values)
+
+
+def test_nn_is_a_view(device):
+    experts = Experts(device)
+    a, indices, _ = experts.rows(128)
+    flipped = tuple(t.transpose(1, 2) for t in experts.b)
+    for name in ("m_grouped_fp8_gemm_nn_contiguous", "m_grouped_fp8_fp4_gemm_nn_contiguous"):
+        d = experts.out(len(indices))
+        getattr(deep_gemm, name)(a, flipped, d, indices)
+        assert experts.wrong(d, 128) == 0
+    with pytest.raises(ValueError, match="stride"):
+        deep_gemm.m_grouped_fp8_gemm_nn_contiguous(a, (flipped[0].contiguous(), flipped[1]), d, indices)
+
+
+def test_first_release_names(device):
+    experts = Experts(device)
+    a, indices, _ = experts.rows(128)
+    out = experts.out(len(indices))
+    function = deep_gemm.m_grouped_gemm_fp8_fp8_bf16_nt_contiguous
+    assert function(a, experts.b, out, indices) is out and experts.wrong(out, 128) == 0
+    assert experts.wrong(function(lhs=a, rhs=experts.b, m_indices=indices), 128) == 0
+    dense, _, _ = experts.rows(1)
+    assert experts.wrong(function(dense, experts.b, None, SIZES), 1) == 0
+    with pytest.raises(ValueError, match="adds up to"):
+        function(dense, experts.b, None, [10**6] * len(SIZES))
+    with pytest.raises(TypeError, match="m_indices is missing"):
+        function(dense, experts.b)
+    a, masked_m = experts.masked(150)
+    d = deep_gemm.m_grouped_gemm_fp8_fp8_bf16_nt_masked(a, experts.b, None, masked_m, 30)
+    assert sum(p.wrong(d[g, : p.m]) for g, p in enumerate(experts.products) if p.m) == 0
+
+
+def test_wrong_inputs(device):
+    experts = Experts(device)
+    a, indices, _ = experts.rows(128)
+    d = experts.out(len(indices))
+    b, scale_b = experts.b
+    call = deep_gemm.m_grouped_fp8_gemm_nt_contiguous
+    for arguments, error, text in [
+        ((a, experts.b, d, indices.long()), TypeError, "m_indices has a dtype"),
+        ((a, experts.b, d, indices[:-1]), ValueError, "m_indices is"),
+        ((a, (b[0], scale_b[0]), d, indices), ValueError, "b has 2 dimensions"),
+        ((a, (b, scale_b[:1]), d, indices), ValueError, "scale_b is"),
+        ((a, experts.b, d[:-1], indices), ValueError, "d is"),
+        ((a, experts.b, d, None), TypeError, "m_indices is of type NoneType"),
+        ((a, experts.b, d, indices, (1, 1, 128)), ValueError, "recipe is"),
+    ]:
+        with pytest.raises(error, match="^m_grouped_fp8_gemm_nt_contiguous: " + text):
+            call(*arguments)
+    assert bool(torch.isnan(d).all())
+    with pytest.raises(ValueError, match="expected_m is -1"):
+        a, masked_m = experts.masked(150)
+        deep_gemm.m_grouped_fp8_gemm_nt_masked(a, experts.b, experts.out(len(SIZES), 150), masked_m, -1)
+    with pytest.raises(ValueError, match="alignment is 0"):
+        deep_gemm.set_mk_alignment_for_contiguous_layout(0)
+    assert deep_gemm.get_theoretical_mk_alignment_for_contiguous_layout(expected_m=7) == 128
+
+
+def test_operator(device):
+    torch.compiler.reset()
+    experts = Experts(device, torch.float32)
+    a, masked_m = experts.masked(150)
+    d = torch.zeros(len(SIZES), 150, N, device=device)
+    as_bytes = lambda t: t.contiguous().view(torch.uint8)
+    padded = torch.zeros(len(SIZES), N, 304, dtype=torch.uint8, device=device)[:, :, :K]
+    arguments = ("masked", as_bytes(a[0]) if device == "cpu" else a[0].view(torch.uint8), torch.ones_like(a[1]), "e4m3", padded, experts.b[1], "e4m3", d, masked_m, 40, 1, False)
+    opcheck(torch.ops.deep_gemm.m_grouped_fp8_gemm_nt, arguments)
+
+    def step(d):
+        deep_gemm.m_grouped_fp8_gemm_nt_masked(a, experts.b, d, masked_m, 40)
+        return d + 1
+
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(torch.zeros_like(d)), step(torch.zeros_like(d)))
+
+
+def test_config_keys():
+    for kind in ("MGroupedContiguous", "MGroupedMasked"):
+        keys = {m: deep_gemm.get_best_gemm_config_key(kind, "fp8", m, 4096, 7168, 32) for m in (1, 2, 512)}
+        assert keys[1] == keys[2] and len(set(keys.values())) == 2
+        assert keys[1] != deep_gemm.get_best_gemm_config_key("Normal", "fp8", 1, 4096, 7168, 1)
