@@ -185,3 +185,18 @@ def test_second_device():
 
 def test_fp8_dtype_of_the_casts(device):
     assert deep_gemm.per_token_cast_to_fp8(torch.ones(2, 128, device=device), False)[0].dtype == FP8
+
+
+@needs_hopper
+def test_cupy_and_its_stream():
+    cupy = pytest.importorskip("cupy", reason="NO CUPY HERE")
+    p = Product(64, 512, 512, "cuda")
+    want = p.out(torch.float32)
+    deep_gemm.fp8_gemm_nt(*p.operands(), want)
+    torch.cuda.synchronize()
+    a, b = ((cupy.from_dlpack(as_bytes(x)), cupy.from_dlpack(scale)) for x, scale in p.operands())
+    with cupy.cuda.Stream(non_blocking=True) as stream:
+        d = cupy.zeros((64, 512), dtype=cupy.float32)
+        deep_gemm.fp8_gemm_nt(a, b, d, dtype="e4m3")
+        stream.synchronize()
+        assert (cupy.asnumpy(d) == want.cpu().numpy()).all()
