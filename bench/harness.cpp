@@ -22,47 +22,32 @@ int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step
 
 cuda::DeviceBuffer allocate(int64_t bytes) { return cuda::DeviceBuffer(static_cast<std::size_t>(round_up(bytes, 16))); }
 
-/// A, B and their scales in the layouts that both sides take as they are, and a D for each side.
+/// A product, and a D of the rival's own.
 struct Operands {
-  cuda::DeviceBuffer a_data, a_scale, b_data, b_scale, d_data, rival_d_data;
-  Fp8Tensor a, b;
-  TensorView d, rival_d;
+  Workload ours;
+  cuda::DeviceBuffer rival_d_data;
+  TensorView rival_d;
 
-  Operands(Context& context, const Shape& s, DType d_type, bool rival, uint64_t seed, Stream stream) {
-    const Device device = context.device();
-    const int64_t pitch = round_up(s.k, 16), blocks = (s.k + 127) / 128, n_blocks = (s.n + 127) / 128;
-    const int64_t a_pitch = tma_aligned_rows(s.m), b_pitch = round_up(blocks, 4);
-    a_data = allocate(s.m * pitch), b_data = allocate(s.n * pitch);
-    a_scale = allocate(a_pitch * blocks * 4), b_scale = allocate(n_blocks * b_pitch * 4);
-    a = {{a_data.data(), DType::e4m3, 2, {s.m, s.k}, {pitch, 1}, device},
-         {a_scale.data(), DType::f32, 2, {s.m, blocks}, {1, a_pitch}, device}};
-    b = {{b_data.data(), DType::e4m3, 2, {s.n, s.k}, {pitch, 1}, device},
-         {b_scale.data(), DType::f32, 2, {n_blocks, blocks}, {b_pitch, 1}, device}};
-    d_data = allocate(s.m * s.n * size_of(d_type));
-    d = TensorView::contiguous(d_data.data(), d_type, {s.m, s.n}, device);
-    if (rival) {
-      rival_d_data = allocate(s.m * s.n * size_of(d_type));
-      rival_d = TensorView::contiguous(rival_d_data.data(), d_type, {s.m, s.n}, device);
-    }
-    for (const cuda::DeviceBuffer* buffer : {&a_data, &a_scale, &b_data, &b_scale})  // what lies between rows is zero
-      cuda::fill(buffer->data(), 0, buffer->bytes(), stream);
-    verify::fill_random(context, a, {.seed = 2 * seed}, stream);
-    verify::fill_random(context, b, {.seed = 2 * seed + 1}, stream);
-    poison(d_data, stream);
-    if (rival) poison(rival_d_data, stream);
+  Operands(Context& context, const Shape& s, const Problem& problem, bool rival, uint64_t seed, Stream stream)
+      : ours(context, s, problem, seed, stream), rival_d(ours.d()) {
+    if (!rival) return;
+    rival_d_data = allocate(s.m * s.n * size_of(problem.d_type));
+    rival_d.data = rival_d_data.data();
+    poison_rival(stream);
   }
-
   /// NaN in bf16 and in f32: an element that is never written cannot pass a check.
-  static void poison(const cuda::DeviceBuffer& buffer, Stream stream) {
-    cuda::fill(buffer.data(), 0xff, buffer.bytes(), stream);
-  }
+  void poison_rival(Stream stream) const { cuda::fill(rival_d_data.data(), 0xff, rival_d_data.bytes(), stream); }
 };
 
 }  // namespace
 
-int64_t bytes_of(const Shape& s, DType d_type) { return s.n * s.k + s.m * s.k + s.m * s.n * size_of(d_type); }
+int64_t bytes_of(const Shape& s, DType d_type) {
+  const std::vector<int> loads = loads_of(s);
+  const int64_t busy = std::count_if(loads.begin(), loads.end(), [](int load) { return load > 0; });
+  return busy * s.n * s.k + rows_of(s) * (s.k + s.n * size_of(d_type));
+}
 double flop_of(const Shape& s) {
-  return 2.0 * static_cast<double>(s.m) * static_cast<double>(s.n) * static_cast<double>(s.k);
+  return 2.0 * static_cast<double>(rows_of(s)) * static_cast<double>(s.n) * static_cast<double>(s.k);
 }
 
 struct Harness::State {
@@ -115,7 +100,7 @@ struct Harness::State {
     Outcome* outcome;
   };
 
-  Problem problem_of(const Shape& s) const { return {.m = s.m, .n = s.n, .k = s.k, .d_type = options.d_type}; }
+  Problem problem_of(const Shape& s) const { return deep_gemm::problem_of(s, options.d_type); }
 
   void prepare_contender(const Contender& contender, Operands& set, bool rival, bool check);
   void time_launch_by_launch(const std::vector<Contender>& contenders, std::vector<Operands>& sets,
@@ -129,10 +114,12 @@ struct Harness::State {
 
 /// The first call of a contender: loads its kernels and, on request, checks all it writes.
 void Harness::State::prepare_contender(const Contender& contender, Operands& set, bool rival, bool check) {
-  Operands::poison(rival ? set.rival_d_data : set.d_data, stream);
+  rival ? set.poison_rival(stream) : set.ours.poison(stream);
   contender.call(set);
   cuda::synchronize(stream);
-  if (check) contender.outcome->check = verify::verify(context, set.a, set.b, {}, rival ? set.rival_d : set.d, stream);
+  if (!check) return;
+  contender.outcome->check =
+      rival ? verify::verify(context, set.ours.a(), set.ours.b(), {}, set.rival_d, stream) : set.ours.verify(stream);
 }
 
 /// The median of three calls after the contender's first one.
@@ -148,7 +135,7 @@ void Harness::State::choose_rival_algorithm(CublasLtProduct& product, Operands& 
   rival.proposals = product.algorithms();
   if (!options.rival_best) return;
   for (int i = 0; i < product.algorithms(); ++i)
-    rival.proposals_us.push_back(warm_us([&] { product.run(i, set.a, set.b, set.rival_d, stream); }));
+    rival.proposals_us.push_back(warm_us([&] { product.run(i, set.ours.a(), set.ours.b(), set.rival_d, stream); }));
   rival.chosen = static_cast<int>(std::min_element(rival.proposals_us.begin(), rival.proposals_us.end()) -
                                   rival.proposals_us.begin());
 }
@@ -303,9 +290,8 @@ void Harness::compile(const std::vector<Shape>& shapes) {
 ShapeResult Harness::run(const Shape& shape) {
   State& s = *state_;
   const auto begin = std::chrono::steady_clock::now();
-  if (shape.m < 1 || shape.n < 1 || shape.k < 1)
-    fail(ErrorCode::invalid_argument, "bench: shape {}x{}x{} is empty, expected m, n, k >= 1", shape.m, shape.n,
-         shape.k);
+  if (rows_of(shape) < 1 || shape.n < 1 || shape.k < 1)
+    fail(ErrorCode::invalid_argument, "bench: shape {} is empty, expected m, n, k >= 1", text(shape));
   ShapeResult result;
   result.shape = shape;
   result.timer = s.timer.name();
@@ -324,9 +310,10 @@ ShapeResult Harness::run(const Shape& shape) {
       s.options.regime == Regime::sustained
           ? static_cast<std::size_t>(std::clamp<int64_t>(2 * s.properties.info.l2_bytes / bytes + 1, 2, 32))
           : 1;
+  const bool dense = shape.layout == Layout::dense;
   std::vector<Operands> sets;
   for (std::size_t i = 0; i < set_count; ++i)
-    sets.emplace_back(s.context, shape, s.options.d_type, s.cublaslt != nullptr, s.options.seed + i, s.stream);
+    sets.emplace_back(s.context, shape, s.problem_of(shape), s.cublaslt && dense, s.options.seed + i, s.stream);
   const int64_t floor_bytes = std::max(round_up(bytes, 16), 3 * s.properties.info.l2_bytes);
   if (static_cast<int64_t>(s.floor_data.bytes()) < floor_bytes) {
     s.floor_data = {};
@@ -349,9 +336,7 @@ ShapeResult Harness::run(const Shape& shape) {
     }
   };
   auto ours = [&s](const std::optional<GemmConfig>& config) {
-    return [&s, config](Operands& set) {
-      fp8_gemm_nt(s.context, set.a, set.b, set.d, {.stream = s.stream, .config = config});
-    };
+    return [&s, config](Operands& set) { set.ours.call(s.stream, config); };
   };
   join({ours({}), &result.ours}, false, s.options.check);
 
@@ -360,12 +345,14 @@ ShapeResult Harness::run(const Shape& shape) {
     RivalOutcome& rival = result.rival.emplace();
     if (!s.cublaslt) {
       rival.outcome.error = s.rival_note;
+    } else if (!dense) {
+      rival.outcome.error = "it has no grouped product with block scales";
     } else {
       try {
-        product = std::make_unique<CublasLtProduct>(*s.cublaslt, sets[0].a, sets[0].b, sets[0].rival_d);
+        product = std::make_unique<CublasLtProduct>(*s.cublaslt, sets[0].ours.a(), sets[0].ours.b(), sets[0].rival_d);
         s.choose_rival_algorithm(*product, sets[0], rival);
         join({[&s, &rival, p = product.get()](Operands& set) {
-                p->run(rival.chosen, set.a, set.b, set.rival_d, s.stream);
+                p->run(rival.chosen, set.ours.a(), set.ours.b(), set.rival_d, s.stream);
               },
               &rival.outcome},
              true, s.options.check);

@@ -13,17 +13,13 @@
 #include "bench/nvml.h"
 #include "bench/regime.h"
 #include "bench/stats.h"
-#include "verify/verify.h"
+#include "verify/workload.h"
 
 namespace deep_gemm::bench {
 
-struct Shape {
-  int64_t m = 0, n = 0, k = 0;
-};
-
-/// Bytes a product must move at the least: each operand read once, D written once; without scales.
+/// Bytes a product must move at the least: each operand read once, D written once; without scales and padding.
 int64_t bytes_of(const Shape& shape, DType d_type);
-/// 2·m·n·k
+/// 2·m·n·k, m being the rows of all groups
 double flop_of(const Shape& shape);
 
 struct HarnessOptions {

@@ -21,16 +21,19 @@ template <class Value>
 std::vector<Mean> means(const std::vector<ShapeResult>& shapes, Value&& value) {
   struct Part {
     const char* name;
-    bool (*holds)(int64_t m);
+    bool (*holds)(const Shape& shape);
   };
-  constexpr Part kParts[] = {{"all", [](int64_t) { return true; }},
-                             {"m = 4096", [](int64_t m) { return m == 4096; }},
-                             {"m <= 128", [](int64_t m) { return m <= 128; }}};
+  constexpr Part kParts[] = {{"all", [](const Shape&) { return true; }},
+                             {"m = 4096", [](const Shape& s) { return s.layout == Layout::dense && s.m == 4096; }},
+                             {"m <= 128", [](const Shape& s) { return s.layout == Layout::dense && s.m <= 128; }},
+                             {"contiguous", [](const Shape& s) { return s.layout == Layout::contiguous; }},
+                             {"offsets", [](const Shape& s) { return s.layout == Layout::offsets; }},
+                             {"masked", [](const Shape& s) { return s.layout == Layout::masked; }}};
   std::vector<Mean> found;
   for (const Part& part : kParts) {
     std::vector<double> values;
     for (const ShapeResult& shape : shapes)
-      if (const double x = part.holds(shape.shape.m) ? value(shape) : 0; x > 0) values.push_back(x);
+      if (const double x = part.holds(shape.shape) ? value(shape) : 0; x > 0) values.push_back(x);
     if (!values.empty()) found.push_back({part.name, values.size(), geometric_mean(values)});
   }
   return found;
@@ -111,9 +114,12 @@ double chosen_over_best(const ShapeResult& shape) {
 }
 
 Json shape_json(const ShapeResult& s, DType d_type) {
-  Json json{{"m", s.shape.m},
+  Json json{{"m", rows_of(s.shape)},
             {"n", s.shape.n},
             {"k", s.shape.k},
+            {"layout", name_of(s.shape.layout)},
+            {"groups", s.shape.groups},
+            {"loads", s.shape.loads},
             {"bytes", bytes_of(s.shape, d_type)},
             {"timer", s.timer},
             {"kernel", s.kernel},
@@ -248,14 +254,19 @@ nlohmann::ordered_json to_json(const Report& report) {
 
 std::vector<std::vector<std::string>> table(const Report& report) {
   const bool rival = report.options.rival;
+  const bool grouped = std::any_of(report.shapes.begin(), report.shapes.end(),
+                                   [](const ShapeResult& s) { return s.shape.layout != Layout::dense; });
   std::vector<std::vector<std::string>> rows{{"m", "n", "k", "us", "TFLOPS", "GB/s"}};
+  if (grouped) rows.front().insert(rows.front().begin(), {"layout", "groups"});
   auto append = [&](std::vector<std::string> cells) {
     rows.back().insert(rows.back().end(), cells.begin(), cells.end());
   };
   if (rival) append({"rival us", "TFLOPS", "ratio"});
   append({"floor us", "share", "kernel"});
   for (const ShapeResult& s : report.shapes) {
-    rows.push_back({fmt::format("{}", s.shape.m), fmt::format("{}", s.shape.n), fmt::format("{}", s.shape.k)});
+    rows.emplace_back();
+    if (grouped) append({name_of(s.shape.layout), fmt::format("{}", s.shape.groups)});
+    append({fmt::format("{}", rows_of(s.shape)), fmt::format("{}", s.shape.n), fmt::format("{}", s.shape.k)});
     append(outcome_cells(s.ours));
     append({ran(s.ours) ? fmt::format("{:.0f}", s.ours.gbytes_per_s) : "-"});
     if (rival) {
@@ -281,7 +292,7 @@ std::vector<std::vector<std::string>> config_table(const Report& report) {
           (!best || other.outcome.time_us.median < best->outcome.time_us.median))
         best = &other;
     const bool chosen_is_best = ratio <= 1;
-    rows.push_back({fmt::format("{}", s.shape.m), fmt::format("{}", s.shape.n), fmt::format("{}", s.shape.k),
+    rows.push_back({fmt::format("{}", rows_of(s.shape)), fmt::format("{}", s.shape.n), fmt::format("{}", s.shape.k),
                     us_text(s.ours.time_us.median), us_text(s.ours.time_us.median / ratio),
                     fmt::format("{:.3f}", ratio), s.kernel, chosen_is_best ? "the same" : best->name});
   }

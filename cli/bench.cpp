@@ -101,8 +101,7 @@ bench::HarnessOptions harness_options(const BenchOptions& given) {
 void run(const BenchOptions& given) {
   const auto begin = std::chrono::steady_clock::now();
   auto seconds = [begin] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(); };
-  std::vector<bench::Shape> shapes;
-  for (const Shape& s : given.shapes.shapes()) shapes.push_back({s.m, s.n, s.k});
+  const std::vector<Shape> shapes = given.shapes.shapes();
   bench::Report report;
   report.options = harness_options(given);
   report.date = utc_now();
@@ -122,13 +121,12 @@ void run(const BenchOptions& given) {
   harness.compile(shapes);
   report.left_out = shapes.size();
   std::optional<Error> broken;
-  for (const bench::Shape& shape : shapes) {
+  for (const Shape& shape : shapes) {
     if (given.budget_seconds > 0 && seconds() > given.budget_seconds) {
       say(fmt::format("{:.0f} s are over: {} shapes are left out", given.budget_seconds, report.left_out));
       break;
     }
-    const std::string name =
-        fmt::format("[{}/{}] {}x{}x{}", report.shapes.size() + 1, shapes.size(), shape.m, shape.n, shape.k);
+    const std::string name = fmt::format("[{}/{}] {}", report.shapes.size() + 1, shapes.size(), text(shape));
     try {
       report.shapes.push_back(harness.run(shape));
     } catch (const Error& error) {

@@ -9,6 +9,7 @@
 #include "gemm/kernel_source.h"
 #include "options.h"
 #include "output.h"
+#include "text.h"
 #include "verify/verify.h"
 
 namespace deep_gemm::cli {
@@ -30,14 +31,21 @@ struct Outcome {
   verify::Report report;
 };
 
-Outcome check(Backend& backend, const Problem& problem, const std::optional<GemmConfig>& config, uint64_t seed) {
+Outcome check(Backend& backend, const Shape& shape, const Problem& problem, const std::optional<GemmConfig>& config,
+              uint64_t seed) {
   constexpr unsigned char kNan = 0xff;  // as e4m3, bf16 and f32
   const int64_t m = problem.m, n = problem.n, k = problem.k, blocks = (k + 127) / 128;
-  Outcome outcome{{problem.m, problem.n, problem.k}, "cpu", {}, {}};
+  Outcome outcome{shape, "cpu", {}, {}};
   if (backend.on_gpu()) {
     outcome.config = config;
     if (!config && m > 0 && n > 0) outcome.config = plan(problem, backend.device_info()).config;
     outcome.kernel = outcome.config ? kernel_name(*outcome.config) : "none";
+  }
+  if (shape.layout != Layout::dense) {
+    Workload workload(backend.context(), shape, problem, seed);
+    workload.call({}, outcome.config);
+    outcome.report = workload.verify();
+    return outcome;
   }
   const Matrix a = backend.matrix(DType::e4m3, m, k), b = backend.matrix(DType::e4m3, n, k);
   const Matrix c = backend.matrix(problem.d_type, problem.accumulate ? m : 0, n),
@@ -74,7 +82,9 @@ nlohmann::ordered_json json_of(const Outcome& outcome) {
                      {"expected", one.expected},
                      {"bound", one.bound}});
   }
-  return {{"m", outcome.shape.m},
+  return {{"layout", name_of(outcome.shape.layout)},
+          {"groups", outcome.shape.groups},
+          {"m", rows_of(outcome.shape)},
           {"n", outcome.shape.n},
           {"k", outcome.shape.k},
           {"kernel", outcome.kernel},
@@ -89,9 +99,8 @@ nlohmann::ordered_json json_of(const Outcome& outcome) {
 
 void print_mismatches(const Outcome& outcome) {
   if (outcome.report.first.empty()) return;
-  fmt::print("\n{} x {} x {}, {}: {} of {} elements wrong; the first by row and column, in tiles of {}x{}\n",
-             outcome.shape.m, outcome.shape.n, outcome.shape.k, outcome.kernel, outcome.report.mismatches,
-             outcome.report.elements, tile_m(outcome), tile_n(outcome));
+  fmt::print("\n{}, {}: {} of {} elements wrong; the first by row and column, in tiles of {}x{}\n", text(outcome.shape),
+             outcome.kernel, outcome.report.mismatches, outcome.report.elements, tile_m(outcome), tile_n(outcome));
   Table table({"tile", "row", "column", "got", "expected", "bound"});
   for (const verify::Mismatch& one : outcome.report.first) {
     table.add({fmt::format("{},{}", one.row / tile_m(outcome), one.col / tile_n(outcome)), fmt::to_string(one.row),
@@ -115,8 +124,8 @@ void check_all(const CheckOptions& options) {
     Progress progress("check", shapes.size() * configs.size());
     for (const Shape& shape : shapes) {
       for (const auto& config : configs) {
-        progress.say(fmt::format("{} x {} x {}", shape.m, shape.n, shape.k));
-        outcomes.push_back(check(backend, options.problem.problem(shape), config, options.seed));
+        progress.say(text(shape));
+        outcomes.push_back(check(backend, shape, options.problem.problem(shape), config, options.seed));
         progress.advance("");
       }
     }
@@ -135,12 +144,14 @@ void check_all(const CheckOptions& options) {
   } else {
     fmt::print("{}, D {}, seed {}: every element against a double-precision reference\n\n", backend.description(),
                options.problem.d_type, options.seed);
-    Table table({"m", "n", "k", "kernel", "worst/bound", "global score", "mismatches", "ok"});
+    Table table({"layout", "groups", "m", "n", "k", "kernel", "worst/bound", "global score", "mismatches", "ok"});
     for (const Outcome& outcome : outcomes) {
       const verify::Report& report = outcome.report;
-      table.add({fmt::to_string(outcome.shape.m), fmt::to_string(outcome.shape.n), fmt::to_string(outcome.shape.k),
-                 outcome.kernel, fmt::format("{:.3f}", report.worst_ratio), fmt::format("{:.2e}", report.global_score),
-                 fmt::to_string(report.mismatches), report.mismatches == 0 ? "yes" : "NO"});
+      table.add({name_of(outcome.shape.layout), fmt::to_string(outcome.shape.groups),
+                 fmt::to_string(rows_of(outcome.shape)), fmt::to_string(outcome.shape.n),
+                 fmt::to_string(outcome.shape.k), outcome.kernel, fmt::format("{:.3f}", report.worst_ratio),
+                 fmt::format("{:.2e}", report.global_score), fmt::to_string(report.mismatches),
+                 report.mismatches == 0 ? "yes" : "NO"});
     }
     table.print();
     for (const Outcome& outcome : outcomes) print_mismatches(outcome);

@@ -142,7 +142,10 @@ void compile_all(const CompileOptions& options) {
 void add_compile(CLI::App& app) {
   auto options = std::make_shared<CompileOptions>();
   CLI::App* command = app.add_subcommand("compile", "Compile the kernels of a shape file into the cache; needs no GPU");
-  command->add_option("--shapes", options->shapes, "CSV file with the columns m, n, k")->required();
+  command
+      ->add_option("--shapes", options->shapes,
+                   "CSV file with the columns m, n, k and, for groups, layout, groups, loads")
+      ->required();
   command->add_option("--jobs", options->jobs, "Kernels compiled at once; default: one a core")
       ->check(CLI::Range(1, 1024));
   command->add_option("--cache", options->cache, "Cache directory to fill; default: see `deep_gemm cache path`");

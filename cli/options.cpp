@@ -5,19 +5,40 @@
 
 namespace deep_gemm::cli {
 
+void LayoutOptions::add_to(CLI::App& app) {
+  app.add_option("--layout", name, "Of a mixture of experts: M is then the rows of one group")
+      ->check(CLI::IsMember({"dense", "contiguous", "offsets", "masked"}))
+      ->capture_default_str();
+  app.add_option("--groups", groups, "Experts, each with an N x K matrix B")
+      ->check(CLI::Range(int64_t{1}, kMaxGroups))
+      ->capture_default_str();
+  app.add_option("--alignment", alignment, "offsets: a group starts at a multiple of this")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+}
+
+Shape LayoutOptions::shape(int64_t m, int64_t n, int64_t k) const {
+  const Layout layout = layout_of(name).value();
+  if (layout == Layout::dense && groups != 1)
+    throw CLI::ValidationError("--groups needs --layout contiguous, offsets or masked");
+  return {.m = m, .n = n, .k = k, .layout = layout, .groups = groups, .alignment = alignment};
+}
+
 void ShapeOptions::add_to(CLI::App& app) {
   const CLI::Range extent(int64_t{0}, kMaxExtent);
   app.add_option("M", m, "Rows of A and D")->check(extent);
   app.add_option("N", n, "Rows of B, columns of D")->check(extent);
   app.add_option("K", k, "Columns of A and B")->check(extent);
-  app.add_option("--shapes", file, "CSV file with the columns m, n, k instead of M N K");
+  app.add_option("--shapes", file,
+                 "CSV file with the columns m, n, k and, for groups, layout, groups, loads instead of M N K");
+  layout.add_to(app);
 }
 
 std::vector<Shape> ShapeOptions::shapes() const {
   if (!file.empty() && m) throw CLI::ValidationError("M N K and --shapes exclude each other");
   if (!file.empty()) return read_shapes(file);
   if (!k) throw CLI::ValidationError("expected M N K or --shapes FILE");
-  return {{*m, *n, *k}};
+  return {layout.shape(*m, *n, *k)};
 }
 
 void ProblemOptions::add_to(CLI::App& app) {
@@ -28,9 +49,8 @@ void ProblemOptions::add_to(CLI::App& app) {
 }
 
 Problem ProblemOptions::problem(const Shape& shape) const {
-  Problem p;
-  p.m = shape.m, p.n = shape.n, p.k = shape.k;
-  p.d_type = d_type == "f32" ? DType::f32 : DType::bf16;
+  Problem p = problem_of(shape, d_type == "f32" ? DType::f32 : DType::bf16);
+  if (accumulate && shape.layout != Layout::dense) throw CLI::ValidationError("--accumulate needs --layout dense");
   p.scaled_a = !unscaled_a, p.scaled_b = !unscaled_b;
   p.accumulate = accumulate;
   return p;

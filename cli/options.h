@@ -13,10 +13,21 @@
 
 namespace deep_gemm::cli {
 
+/// How the rows of M N K are shared out among experts.
+struct LayoutOptions {
+  std::string name = "dense";
+  int64_t groups = 1;
+  int alignment = 1;
+  void add_to(CLI::App& app);
+  /// Throws CLI::ValidationError where dense has groups.
+  Shape shape(int64_t m, int64_t n, int64_t k) const;
+};
+
 /// M N K on the command line, or a shape file.
 struct ShapeOptions {
   std::optional<int64_t> m, n, k;
   std::string file;
+  LayoutOptions layout;
   void add_to(CLI::App& app);
   /// Throws CLI::ValidationError where there is neither, or both.
   std::vector<Shape> shapes() const;

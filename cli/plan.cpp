@@ -5,12 +5,14 @@
 #include "config_json.h"
 #include "options.h"
 #include "output.h"
+#include "text.h"
 
 namespace deep_gemm::cli {
 namespace {
 
 struct PlanOptions {
-  Shape shape;
+  int64_t m = 0, n = 0, k = 0;
+  LayoutOptions layout;
   ProblemOptions problem;
   DeviceOptions device;
   std::string config;
@@ -19,7 +21,7 @@ struct PlanOptions {
 };
 
 void show(const PlanOptions& options) {
-  Problem problem = options.problem.problem(options.shape);
+  Problem problem = options.problem.problem(options.layout.shape(options.m, options.n, options.k));
   problem.num_sms = options.num_sms;
   const DeviceInfo device = options.device.device();
   std::optional<GemmConfig> config;
@@ -32,6 +34,8 @@ void show(const PlanOptions& options) {
     print_json({{"m", problem.m},
                 {"n", problem.n},
                 {"k", problem.k},
+                {"layout", name_of(problem.layout)},
+                {"groups", problem.groups},
                 {"device", device.name},
                 {"config", to_json(plan.config)},
                 {"launch",
@@ -45,7 +49,9 @@ void show(const PlanOptions& options) {
                 {"runners_up", runners_up}});
     return;
   }
-  fmt::print("problem   {} x {} x {}  D {}{}{}{}\n", problem.m, problem.n, problem.k, options.problem.d_type,
+  const std::string groups =
+      problem.layout == Layout::dense ? "" : fmt::format(", {}, {} groups", name_of(problem.layout), problem.groups);
+  fmt::print("problem   {} x {} x {}{}  D {}{}{}{}\n", problem.m, problem.n, problem.k, groups, options.problem.d_type,
              problem.accumulate ? ", accumulated" : "", problem.scaled_a ? "" : ", A without scales",
              problem.scaled_b ? "" : ", B without scales");
   fmt::print("device    {} ({} SMs)\n", device.name, problem.num_sms > 0 ? problem.num_sms : device.num_sms);
@@ -75,9 +81,10 @@ void add_plan(CLI::App& app) {
   CLI::App* command =
       app.add_subcommand("plan", "Show which kernel a shape gets, why, and the runners-up; needs no GPU");
   const CLI::Range extent(int64_t{0}, kMaxExtent);
-  command->add_option("M", options->shape.m, "Rows of A and D")->required()->check(extent);
-  command->add_option("N", options->shape.n, "Rows of B, columns of D")->required()->check(extent);
-  command->add_option("K", options->shape.k, "Columns of A and B")->required()->check(extent);
+  command->add_option("M", options->m, "Rows of A and D")->required()->check(extent);
+  command->add_option("N", options->n, "Rows of B, columns of D")->required()->check(extent);
+  command->add_option("K", options->k, "Columns of A and B")->required()->check(extent);
+  options->layout.add_to(*command);
   options->device.add_to(*command);
   options->problem.add_to(*command);
   command->add_option("--num-sms", options->num_sms, "Use at most so many SMs; 0: all")->check(CLI::NonNegativeNumber);

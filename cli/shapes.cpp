@@ -29,7 +29,15 @@ std::vector<std::string_view> cells_of(std::string_view line) {
   }
 }
 
+constexpr const char* kLayoutNames = "dense, contiguous, offsets, masked";
+
 }  // namespace
+
+std::optional<Layout> layout_of(std::string_view name) {
+  for (const Layout layout : {Layout::dense, Layout::contiguous, Layout::offsets, Layout::masked})
+    if (name == name_of(layout)) return layout;
+  return std::nullopt;
+}
 
 std::vector<Shape> read_shapes(const std::string& path) {
   std::ifstream file(path);
@@ -58,20 +66,37 @@ std::vector<Shape> read_shapes(const std::string& path) {
       if (it == head.end()) return std::nullopt;
       return cells[static_cast<std::size_t>(it - head.begin())];
     };
-    const auto extent = [&](const char* name) {
-      const std::string_view text = *cell(name);
+    const auto whole = [&](const char* name, std::string_view text, int64_t least, int64_t most) {
       int64_t value = -1;
       const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-      if (error != std::errc{} || end != text.data() + text.size() || value < 0 || value > kMaxExtent)
-        fail(ErrorCode::io, "{}:{}: {} is '{}', expected a whole number from 0 to {}", path, number, name, text,
-             kMaxExtent);
+      if (error != std::errc{} || end != text.data() + text.size() || value < least || value > most)
+        fail(ErrorCode::io, "{}:{}: {} is '{}', expected a whole number from {} to {}", path, number, name, text, least,
+             most);
       return value;
     };
-    if (const auto layout = cell("layout"); layout && *layout != "dense")
-      fail(ErrorCode::io, "{}:{}: layout is '{}', expected 'dense'", path, number, *layout);
-    if (const auto groups = cell("groups"); groups && !groups->empty() && *groups != "1")
-      fail(ErrorCode::io, "{}:{}: groups is '{}', expected 1 for the layout dense", path, number, *groups);
-    shapes.push_back({extent("m"), extent("n"), extent("k")});
+    const auto extent = [&](const char* name) { return whole(name, *cell(name), 0, kMaxExtent); };
+    const auto given = [&](const char* name) { return cell(name).value_or(std::string_view{}); };
+    Shape shape{.m = extent("m"), .n = extent("n"), .k = extent("k")};
+    if (!given("layout").empty()) {
+      const auto layout = layout_of(given("layout"));
+      if (!layout)
+        fail(ErrorCode::io, "{}:{}: layout is '{}', expected one of {}", path, number, given("layout"), kLayoutNames);
+      shape.layout = *layout;
+    }
+    if (!given("groups").empty())
+      shape.groups = whole("groups", given("groups"), 1, shape.layout == Layout::dense ? 1 : kMaxGroups);
+    if (!given("alignment").empty())
+      shape.alignment = static_cast<int>(whole("alignment", given("alignment"), 1, 1 << 20));
+    if (!given("m_max").empty()) shape.m_max = whole("m_max", given("m_max"), 0, kMaxExtent);
+    for (std::string_view loads = given("loads"); !loads.empty();) {
+      const auto end = std::min(loads.find(';'), loads.size());
+      shape.loads.push_back(static_cast<int>(whole("loads", trimmed(loads.substr(0, end)), 0, kMaxExtent)));
+      loads.remove_prefix(std::min(end + 1, loads.size()));
+    }
+    if (!shape.loads.empty() && (shape.layout == Layout::dense || std::ssize(shape.loads) != shape.groups))
+      fail(ErrorCode::io, "{}:{}: {} loads, expected one for each of {} groups of a layout that has groups", path,
+           number, shape.loads.size(), shape.groups);
+    shapes.push_back(std::move(shape));
   }
   if (file.bad()) fail(ErrorCode::io, "{}: cannot be read: {}", path, std::strerror(errno));
   if (shapes.empty())

@@ -9,7 +9,8 @@ using Shapes = std::vector<Shape>;
 
 TEST(Shapes, ReadsColumnsByName) {
   Scratch scratch;
-  EXPECT_EQ(read_shapes(scratch.write("a", "m,n,k\n1,2,3\n4096,7168,2048\n")), (Shapes{{1, 2, 3}, {4096, 7168, 2048}}));
+  EXPECT_EQ(read_shapes(scratch.write("a", "m,n,k\n1,2,3\n4096,7168,2048\n")),
+            (Shapes{{.m = 1, .n = 2, .k = 3}, {.m = 4096, .n = 7168, .k = 2048}}));
   EXPECT_EQ(read_shapes(scratch.write("b", "\xef\xbb\xbfname, k ,us,n,m\r\n# remark\r\n\r\nx, 3 ,1.5,2,0\r\n")),
             (Shapes{{0, 2, 3}}));
   EXPECT_EQ(read_shapes(scratch.write("c", "layout,m,n,k,groups,loads\ndense,1,2,3,1,\ndense,4,5,6,,")),
@@ -19,8 +20,24 @@ TEST(Shapes, ReadsColumnsByName) {
 TEST(Shapes, TheProjectsOwnFileIsOne) {
   const Shapes shapes = read_shapes(DG_SOURCE_DIR "/bench/shapes/dense.csv");
   ASSERT_EQ(shapes.size(), 18u);
-  EXPECT_EQ(shapes.front(), (Shape{64, 2112, 7168}));
-  EXPECT_EQ(shapes.back(), (Shape{4096, 7168, 2048}));
+  EXPECT_EQ(shapes.front(), (Shape{.m = 64, .n = 2112, .k = 7168}));
+  EXPECT_EQ(shapes.back(), (Shape{.m = 4096, .n = 7168, .k = 2048}));
+}
+
+TEST(Shapes, ReadsLayoutsGroupsAndLoads) {
+  Scratch scratch;
+  const std::string path = scratch.write("a",
+                                         "layout,m,n,k,groups,alignment,m_max,loads\n"
+                                         "dense,1,2,3,,,,\n"
+                                         "offsets,7,2,3,4,8,,\n"
+                                         "masked,7,2,3,3,,900,5; 0;16\n");
+  EXPECT_EQ(
+      read_shapes(path),
+      (Shapes{{.m = 1, .n = 2, .k = 3},
+              {.m = 7, .n = 2, .k = 3, .layout = Layout::offsets, .groups = 4, .alignment = 8},
+              {.m = 7, .n = 2, .k = 3, .layout = Layout::masked, .groups = 3, .loads = {5, 0, 16}, .m_max = 900}}));
+  for (const char* name : {"grouped", "deepseek_v3_experts", "qwen3_235b_experts"})
+    EXPECT_GE(read_shapes(std::string(DG_SOURCE_DIR "/bench/shapes/") + name + ".csv").size(), 20u) << name;
 }
 
 TEST(Shapes, ErrorsNameFileAndLine) {
@@ -37,8 +54,10 @@ TEST(Shapes, ErrorsNameFileAndLine) {
   refused("m,n,k\n1,2,3,4\n", ":2: 4 cells, expected 3");
   for (const char* bad : {"", "x", "-1", "1.5", "0x10", "1e3", "2147483648", "99999999999999999999", "1 2"})
     refused(std::string("m,n,k\n\n1,") + bad + ",3\n", std::string(":3: n is '") + bad + "', expected a whole number");
-  refused("layout,m,n,k\nmasked,1,2,3\n", ":2: layout is 'masked', expected 'dense'");
-  refused("layout,m,n,k,groups\ndense,1,2,3,8\n", ":2: groups is '8', expected 1");
+  refused("layout,m,n,k\nragged,1,2,3\n", ":2: layout is 'ragged', expected one of dense, contiguous");
+  refused("layout,m,n,k,groups\ndense,1,2,3,8\n", ":2: groups is '8', expected a whole number from 1 to 1");
+  refused("layout,m,n,k,groups,loads\nmasked,1,2,3,2,5;6;7\n", ":2: 3 loads, expected one for each of 2 groups");
+  refused("layout,m,n,k,groups,loads\nmasked,1,2,3,2,5;x\n", ":2: loads is 'x', expected a whole number");
   expect_error(ErrorCode::io, "cannot be opened: No such file", [&] { read_shapes(scratch.path("missing")); });
 }
 
