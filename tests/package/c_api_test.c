@@ -383,7 +383,7 @@ static void* work(void* argument) {
   const int64_t shape[2] = {kM, 1000 + w->index};
   char part[32];
   int repeat;
-  bad.shape = shape;
+  bad.shape = shape, bad.strides = NULL;
   snprintf(part, sizeof part, "[%d, %d]", (int)kM, 1000 + (int)w->index);
   for (repeat = 0; repeat < 3; ++repeat) {
     deep_gemm_error* error = NULL;
