@@ -71,7 +71,7 @@ Spec output_map(const GemmConfig& c, const TensorView& d, int64_t m, int64_t n) 
             .stride_bytes = {pitch_bytes(d, static_cast<std::size_t>(d.rank) - 2)},
             .box = {panel_cols(c), static_cast<uint32_t>(c.tile_m)},
             .swizzle = swizzle_of(panel_pitch(c))};
-  if (c.layout == Layout::dense || c.layout == Layout::contiguous) return spec;
+  if (!cuts_tiles(c)) return spec;
   const uint64_t pitch = spec.stride_bytes[0], tile_m = static_cast<uint64_t>(c.tile_m);
   spec.rank = 4;
   spec.base = reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(d.data) - tile_m * pitch);

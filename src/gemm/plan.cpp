@@ -39,14 +39,11 @@ int64_t units_m(const GemmConfig& c, const Problem& p) {
 }
 int64_t units_n(const GemmConfig& c, const Problem& p) { return div_up(p.n, int64_t{c.tile_n} * cluster_n(c)); }
 
-/// Units of all groups. Where groups have what rows the router gives them, an average over a spread of ±30 %.
-double expected_units(const GemmConfig& c, const Problem& p) {
-  const auto wide = static_cast<double>(units_n(c, p));
-  if (walks(p) == 1) return static_cast<double>(units_m(c, p)) * wide;
-  constexpr std::array kSpread = {0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3};
-  double tall = 0;
-  for (const double factor : kSpread) tall += std::ceil(factor * static_cast<double>(rows_of_group(p)) / c.tile_m);
-  return tall / kSpread.size() * wide * static_cast<double>(p.groups);
+/// Units of all groups. That loads differ is not counted: a spread of them around the mean made worse choices.
+/// Contiguous tiles that are cut count twice: that of every second group, if its end falls anywhere.
+int64_t expected_units(const GemmConfig& c, const Problem& p) {
+  const int64_t cut = c.layout == Layout::contiguous && cuts_tiles(c) ? p.groups / 2 : 0;
+  return (walks(p) * units_m(c, p) + cut) * units_n(c, p);
 }
 
 /// The most units that may be in flight: what bounds the grid. The host does not know how many there are in groups.
@@ -115,7 +112,8 @@ std::vector<GemmConfig> candidates(const Problem& p, const DeviceInfo& device) {
                      .tile_n = tile_n,
                      .stages = 32,
                      .cluster = multicast == Multicast::none ? 1 : 2,
-                     .multicast = multicast};
+                     .multicast = multicast,
+                     .unroll = tile_m == 256 ? 4 : 1};  // worth 3 % there, and twice the time to compile
         while (c.stages > 2 && why_illegal(c, p, device)) --c.stages;
         if (why_illegal(c, p, device)) continue;
         // One stage less where that stages a whole tile of D and so frees the math warps.
@@ -131,7 +129,7 @@ std::vector<GemmConfig> candidates(const Problem& p, const DeviceInfo& device) {
 // The numbers below were fitted to the times of 68 kernels on 43 shapes with m = 1 … 8192 (H100, 2026-11-22, cool L2).
 double estimate_us(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
   const double steps = static_cast<double>(div_up(p.k, kTileK));
-  const double units = expected_units(c, p);
+  const auto units = static_cast<double>(expected_units(c, p));
   const int fit = clusters(c, p, device);
   const double rounds = std::ceil(units / fit);
   const double busy = std::min(1.0, units / fit);
@@ -145,14 +143,18 @@ double estimate_us(const GemmConfig& c, const Problem& p, const DeviceInfo& devi
   const bool no_choice = scale_b_rows(c) == 1 || block == kScaleRows;
   const double selects = no_choice ? 0 : c.tile_n / block * (scale_b_rows(c) - 1) * (c.tile_m / 64.0);
   const double math = math_warpgroups(c) == 1 ? 203 + 0.35 * core + 1.04 * c.tile_n : 0.914 * core;
-  const double step = math + 4.15 * selects + 0.0016 * l2_bytes * busy;
+  // Experts together are too large for L2, so their bytes cost more (27 products of up to 128 experts, same day).
+  const double step = math + 4.15 * selects + (p.layout == Layout::dense ? 0.0016 : 0.004) * l2_bytes * busy;
   const double end_of_tile = 44 + 0.0733 * c.tile_m * c.tile_n * d_bytes(c) / 2;
   const double busy_us = rounds * (steps * step + end_of_tile) / (device.clock_ghz * 1e3) + 3.53;
 
   const int d_accesses = p.accumulate ? 2 : 1;
   const int64_t rows = rows_of_group(p) * walks(p);
   const double bytes = static_cast<double>((rows + p.n * p.groups) * p.k + rows * p.n * size_of(p.d_type) * d_accesses);
-  const double memory_us = bytes / (0.807 * device.hbm_gbytes_per_s * 1e3) + 5.14;
+  // Tiles that reach beyond n make the SMs' shares of an expert's weights uneven (same 27 products).
+  const double covered = static_cast<double>(units_n(c, p) * c.tile_n * cluster_n(c)) / static_cast<double>(p.n);
+  const double uneven = p.layout == Layout::dense ? 1 : covered * covered;
+  const double memory_us = uneven * bytes / (0.807 * device.hbm_gbytes_per_s * 1e3) + 5.14;
 
   // The two overlap, so the longer one counts, and a little of both where they are equal.
   const double both_us = std::pow(std::pow(busy_us, 6) + std::pow(memory_us, 6), 1.0 / 6);
@@ -211,7 +213,7 @@ GemmPlan plan(const Problem& problem, const DeviceInfo& device, const std::optio
          device.name, usable_sms(problem, device), device.smem_bytes);
   GemmPlan chosen = make_plan(order.front().config, problem, device);
   const GemmConfig& c = chosen.config;
-  const auto tiles = static_cast<int64_t>(std::ceil(expected_units(c, problem))) * c.cluster;
+  const int64_t tiles = expected_units(c, problem) * c.cluster;
   chosen.reason =
       fmt::format("{}{} tiles of {}×{} in {} round(s) on {} CTAs, fastest by estimate of {} kernels for this n and k",
                   walks(problem) > 1 ? "about " : "", tiles, c.tile_m, c.tile_n,

@@ -71,6 +71,10 @@ struct Library {
     }
     if (Dl_info info; dladdr(reinterpret_cast<void*>(get_version), &info) && info.dli_fname) path = info.dli_fname;
     version = major * 1000 + minor * 10;
+    // NVRTC asks the loader for this part by its bare name when it compiles. Wheels have it beside NVRTC, where the loader
+    // does not look; once opened it is found by that name. Where it lies elsewhere, the loader's own search remains.
+    const fs::path builtins = fs::path(path).replace_filename("libnvrtc-builtins.so." + version_text(version));
+    dlopen(builtins.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (version < kMinVersion) why = fmt::format("{} is {}, older than {}", path, text(), version_text(kMinVersion));
   }
   std::string text() const { return "NVRTC " + version_text(version); }

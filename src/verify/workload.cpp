@@ -51,8 +51,7 @@ Problem problem_of(const Shape& shape, DType d_type) {
   Problem problem{.m = rows_of_a(shape), .n = shape.n, .k = shape.k, .d_type = d_type};
   problem.layout = shape.layout;
   problem.groups = shape.groups;
-  if (shape.layout == Layout::masked)
-    problem.expected_m = (rows_of(shape) + shape.groups - 1) / std::max<int64_t>(shape.groups, 1);
+  if (shape.layout == Layout::masked) problem.expected_m = shape.m;
   return problem;
 }
 

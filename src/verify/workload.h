@@ -15,7 +15,7 @@
 namespace deep_gemm {
 
 struct Shape {
-  int64_t m = 0;  ///< rows of A; of each group where the layout has groups
+  int64_t m = 0;  ///< rows of A; of each group where the layout has groups; masked: also what is expected
   int64_t n = 0, k = 0;
   Layout layout = Layout::dense;
   int64_t groups = 1;
@@ -31,7 +31,7 @@ std::vector<int> loads_of(const Shape& shape);
 int64_t rows_of(const Shape& shape);
 /// "4096x7168x2048", "masked 4x (1091) x7168x2048"
 std::string text(const Shape& shape);
-/// What the plan is asked. Masked: the mean load is what is expected.
+/// What the plan is asked.
 Problem problem_of(const Shape& shape, DType d_type);
 
 /// Operands with random values of a product, and room for its result, on the context's device.

@@ -76,6 +76,14 @@ TEST_F(GemmKernels, F32AccumulatingAndUnscaled) {
   expect_good(configs);
 }
 
+TEST_F(GemmKernels, OfExperts) {
+  const auto [n, k] = test::kDeepSeekLayers[5];
+  std::vector<GemmConfig> configs;
+  for (const Layout layout : {Layout::contiguous, Layout::offsets, Layout::masked})
+    add_new(configs, kernels_for({.n = n, .k = k, .layout = layout, .groups = 32}, DeviceInfo::h100()));
+  expect_good(configs);
+}
+
 TEST_F(GemmKernels, WithTheMostRegistersAndTheOddestTiles) {
   expect_good({{.tile_m = 64, .tile_n = 208},
                {.tile_m = 128, .tile_n = 192, .stages = 3},

@@ -285,37 +285,46 @@ void expect_sound_for_random_groups() {
 TEST(Scheduler, VisitsTheTilesOfTenThousandMaskedVectorsOnce) { expect_sound_for_random_groups<Layout::masked>(); }
 TEST(Scheduler, VisitsTheTilesOfTenThousandOffsetVectorsOnce) { expect_sound_for_random_groups<Layout::offsets>(); }
 
-TEST(Scheduler, AContiguousTileBelongsToTheGroupOfItsFirstRow) {
+TEST(Scheduler, EveryContiguousRowIsStoredOnceByTheGroupItBelongsTo) {
   std::mt19937 random(3);
   const auto between = [&](int least, int most) { return std::uniform_int_distribution<int>(least, most)(random); };
   for (int i = 0; i < 10'000 && !HasFatalFailure(); ++i) {
     Groups g{};
-    g.config = config_of(64 << between(0, 1), between(1, 16) * 16, between(0, 1) ? Multicast::none : Multicast::a);
+    g.config = config_of(64 << between(0, 2), between(1, 16) * 16, between(0, 1) ? Multicast::none : Multicast::a);
+    g.config.layout = Layout::contiguous;
     g.n = static_cast<uint32_t>(between(1, 4 * g.config.tile_n));
     g.raster = static_cast<uint32_t>(between(1, 9));
     g.grid = static_cast<uint32_t>(between(1, 20) * g.config.cluster);
     const int groups = between(1, 20);
     for (int group = 0; group < groups; ++group) {
-      const int rows = between(0, 2) ? between(0, 200) : 0, padding = (rows + 127) / 128 * 128 - rows;
+      const int rows = between(0, 2) ? between(0, 300) : 0, padding = (rows + 127) / 128 * 128 - rows;
       g.numbers.insert(g.numbers.end(), static_cast<std::size_t>(rows), between(0, 30) ? group : 1000);
       g.numbers.insert(g.numbers.end(), static_cast<std::size_t>(padding), -1);
     }
+    if (between(0, 1)) g.numbers.resize(g.numbers.size() - std::min<std::size_t>(g.numbers.size(), 60));
     g.numbers.resize(std::max<std::size_t>(g.numbers.size(), 1), -1);
     g.m = static_cast<uint32_t>(g.numbers.size());
     Work work = g.work();
     work.groups = static_cast<uint32_t>(groups);
     const auto tile_m = static_cast<uint32_t>(g.config.tile_m), tile_n = static_cast<uint32_t>(g.config.tile_n);
     const uint32_t cols = align_up(ceil_div(g.n, tile_n), static_cast<uint32_t>(g.config.cluster));
-    std::vector<int> visits(ceil_div(g.m, tile_m) * cols);
+    std::vector<int> visits(g.m * cols);
+    std::vector<uint32_t> steps(g.grid);  // of a cluster's CTAs: the same tiles along m
     for (uint32_t cta = 0; cta < g.grid; ++cta) {
       ContiguousScheduler tiles(g.config, work, cta);
       for (Tile tile{}; tiles.pop(tile);) {
-        const int32_t group = g.numbers[tile.row];
-        ASSERT_EQ(tile.row < tile.valid_end, group >= 0);
-        ASSERT_EQ(tile.group, static_cast<uint32_t>(std::clamp(group, 0, groups - 1)));
-        ASSERT_EQ(tile.end, g.m);
-        ++visits[tile.row / tile_m * cols + tile.col / tile_n];
+        steps[cta] = steps[cta] * 31 + tile.row + (tile.row < tile.valid_end);
+        for (uint32_t row = tile.row; row < std::min(tile.end, tile.row + tile_m); ++row) {
+          const int32_t group = g.numbers[row], expected = std::clamp(group, 0, groups - 1);
+          if (group >= 0) {
+            ASSERT_LT(row, tile.valid_end);
+            ASSERT_EQ(tile.group, static_cast<uint32_t>(expected));
+          }
+          ++visits[row * cols + tile.col / tile_n];
+        }
       }
+      const uint32_t leader = cta - cta % static_cast<uint32_t>(g.config.cluster);
+      ASSERT_EQ(steps[cta], steps[leader]) << "the CTAs of a cluster differ in steps";
     }
     ASSERT_TRUE(std::all_of(visits.begin(), visits.end(), [](int count) { return count == 1; }));
   }

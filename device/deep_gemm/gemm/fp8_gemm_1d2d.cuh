@@ -2,8 +2,9 @@
 // A, B: FP8 e4m3, K-major. Scales, sums and promotion: FP32. D: BF16 or FP32, rounded once.
 //
 // Roles       math: the first one or two warpgroups; warpgroup g owns rows [g · 64 · waves, …) of the tile.
-//             load: thread 0 of the last warpgroup issues TMA loads (A, B, A's scales).
-//             store: thread 32 of the last warpgroup issues TMA stores (D). Its other threads have nothing to do.
+//             load: warp 0 of the last warpgroup; its first lane issues TMA loads (A, B, A's scales).
+//             store: warp 1 of the last warpgroup; its first lane issues TMA stores (D), or all of them store a panel that
+//             TMA cannot. The other two warps have nothing to do.
 // Barriers    full[stage]:   1 arrival of the load thread, with the bytes of a stage. Math threads wait on it.
 //             empty[stage]:  1 arrival of each math warp of each CTA of the cluster. The load thread waits on it.
 //             d_full[slot]:  1 arrival of each math warp that has staged its part of a panel of D. The store thread waits.
@@ -19,10 +20,11 @@
 // Clusters    with Multicast::a the CTAs of a cluster share rows of A: each loads its part and multicasts it to all (b:
 //             rows of B). A slot is refilled when all of them have emptied it; no CTA exits before the others are done.
 // Limits      HBM for few rows. For many rows shared memory, which moves 128 bytes a clock: a step of 256×128 reads 96 KiB
-//             for its 16 wgmma and takes 48 KiB from TMA, 1152 clocks against the tensor cores' 1024 (1125 measured,
-//             H100, 2026-11-22). Then power: at full load the clock falls from 1.98 to 1.55 GHz, so each instruction
-//             and byte saved is speed.
-// m = 0 or n = 0: never launched. k = 0: no step, D = C or 0.
+//             for its 16 wgmma and takes 48 KiB from TMA, 1152 clocks against the tensor cores' 1024. Then power: at
+//             full load the clock falls from 1.98 to 1.55 GHz (H100), so each instruction and byte saved is speed.
+// Layouts     C.layout chooses the scheduler, which says what rows a tile has, whose B it meets and what is stored; all
+//             else is the same for a mixture of experts: see scheduler.cuh.
+// m = 0 or n = 0: never launched. k = 0, or a tile of padding: no step, D = C or 0.
 #pragma once
 
 #include <deep_gemm/core/pipeline.cuh>

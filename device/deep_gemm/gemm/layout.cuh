@@ -25,6 +25,12 @@ DG_HD constexpr uint32_t cluster_n(const GemmConfig& c) { return c.multicast == 
 /// Units, which are what a cluster computes at a time, along m.
 DG_HD constexpr uint32_t units_m(const GemmConfig& c, uint32_t m) { return ceil_div(m, c.tile_m * cluster_m(c)); }
 
+/// Whether a tile's last rows may belong to another group, and so must not be stored with it.
+DG_HD constexpr bool cuts_tiles(const GemmConfig& c) {
+  return c.layout == Layout::offsets || c.layout == Layout::masked ||
+         (c.layout == Layout::contiguous && c.tile_m > 128);
+}
+
 /// A tile starts at a multiple of this within the 128 columns that share a scale of B.
 DG_HD constexpr uint32_t scale_offset_step(const GemmConfig& c) { return gcd(c.tile_n, kScaleRows); }
 /// Rows of B's scales that a tile can touch at most.
@@ -79,8 +85,6 @@ DG_HD constexpr const char* why_illegal(const GemmConfig& c, uint32_t max_smem_b
   if (c.d_type != DType::bf16 && c.d_type != DType::f32) return "d_type must be bf16 or f32";
   if (c.tile_m != 64 && c.tile_m != 128 && c.tile_m != 256) return "tile_m must be 64, 128 or 256";
   if (c.tile_n < 16 || c.tile_n > 256 || c.tile_n % 16 != 0) return "tile_n must be a multiple of 16 from 16 to 256";
-  if (c.layout == Layout::contiguous && c.tile_m > 128)
-    return "tile_m must divide 128, where a contiguous group may start";
   if (c.layout != Layout::dense && (c.multicast == Multicast::b || c.accumulate))
     return "groups share no B between tiles and have no C";
   if (c.stages < 2 || c.stages > 32) return "stages must be 2 to 32";

@@ -93,17 +93,50 @@ struct DenseScheduler {
   }
 };
 
-/// Groups lie one after the other and start at a multiple of the tile's height: a tile belongs to the group of its first
-/// row. Where that is padding, all of the tile is.
+/// Groups lie one after the other and start at multiples of 128 rows: 128 rows belong to the group of the first of them, and
+/// are all padding where that is. A tile of 256 whose halves belong to two groups is computed once for each of them.
+/// The groups of the tile after the current one are on their way meanwhile.
 struct ContiguousScheduler : DenseScheduler {
-  using DenseScheduler::DenseScheduler;
+  static constexpr uint32_t kHalf = 128;
+  bool may_split, more = false;
+  Tile ahead{}, second{};  // the next tile; half of the current one that is still to be returned, if it has rows
+  int32_t groups[2] = {};  // of the halves of `ahead`
+
+  DG_HD constexpr ContiguousScheduler(const GemmConfig& c, const Work& shared, uint32_t cta)
+      : DenseScheduler(c, shared, cta), may_split(cuts_tiles(c)) {
+    look();
+  }
 
   DG_HD constexpr bool pop(Tile& tile) {
-    if (!DenseScheduler::pop(tile)) return false;
-    const int32_t group = work.layout[tile.row];
+    if (second.end > 0) {
+      tile = second;
+      second.end = 0;
+      return true;
+    }
+    if (!more) return false;
+    tile = ahead;
+    const int32_t top = groups[0], bottom = groups[1];
+    look();
+    if (top != bottom) {
+      second = tile;
+      tile.end = second.row = tile.row + kHalf;
+      second.end = min(second.row + kHalf, work.m);
+      assign(second, bottom);
+    }
+    assign(tile, top);
+    return true;
+  }
+
+ private:
+  DG_HD constexpr void look() {
+    more = DenseScheduler::pop(ahead);
+    if (!more) return;
+    groups[0] = groups[1] = work.layout[ahead.row];
+    if (may_split && ahead.row + kHalf < work.m) groups[1] = work.layout[ahead.row + kHalf];
+  }
+  DG_HD constexpr void assign(Tile& tile, int32_t group) const {
     tile.group = group < 0 ? 0 : min(uint32_t(group), work.groups - 1);
     if (group < 0) tile.valid_end = 0;
-    return true;
   }
 };
 

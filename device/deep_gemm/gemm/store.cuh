@@ -124,7 +124,7 @@ DG_DEVICE void store_panel_plain(const GemmArgs& args, const uint8_t* panel, con
 /// tile_m is not stored, so that a panel pushed down in it by tile_m - rows loses all but its first `rows` rows.
 template <GemmConfig C>
 DG_DEVICE void store_panel(const GemmArgs& args, const uint8_t* panel, const Tile& tile, uint32_t col) {
-  if constexpr (C.layout == Layout::dense || C.layout == Layout::contiguous) {
+  if constexpr (!cuts_tiles(C)) {
     ptx::tma_store_2d(args.d, panel, col, tile.row);
   } else {
     const uint32_t rows = min(tile.end - tile.row, C.tile_m);
