@@ -64,7 +64,10 @@ int best_raster(const GemmConfig& c, const Problem& p, const DeviceInfo& device)
     const int64_t rows = std::min(wide, width * bands) * c.tile_n * cluster_n(c) + height * c.tile_m * cluster_m(c);
     if (rows <= least) least = rows, best = width;
   }
-  return static_cast<int>(best);
+  if (p.layout != Layout::contiguous) return static_cast<int>(best);
+  // A band walks down all groups, so A is read once a band: as wide as one group's B leaves room for it in L2.
+  const int64_t fitting = device.l2_bytes * 6 / 10 / std::max<int64_t>(c.tile_n * cluster_n(c) * p.k, 1);
+  return static_cast<int>(std::clamp<int64_t>(fitting, best, wide));
 }
 
 GemmPlan make_plan(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
@@ -151,9 +154,9 @@ double estimate_us(const GemmConfig& c, const Problem& p, const DeviceInfo& devi
   const int d_accesses = p.accumulate ? 2 : 1;
   const int64_t rows = rows_of_group(p) * walks(p);
   const double bytes = static_cast<double>((rows + p.n * p.groups) * p.k + rows * p.n * size_of(p.d_type) * d_accesses);
-  // Tiles that reach beyond n make the SMs' shares of an expert's weights uneven (same 27 products).
+  // Narrow tiles that reach beyond n make the SMs' shares of an expert's weights uneven (same 27 products).
   const double covered = static_cast<double>(units_n(c, p) * c.tile_n * cluster_n(c)) / static_cast<double>(p.n);
-  const double uneven = p.layout == Layout::dense ? 1 : covered * covered;
+  const double uneven = p.layout == Layout::dense || c.tile_m > 64 ? 1 : covered * covered;
   const double memory_us = uneven * bytes / (0.807 * device.hbm_gbytes_per_s * 1e3) + 5.14;
 
   // The two overlap, so the longer one counts, and a little of both where they are equal.
