@@ -64,8 +64,8 @@ int best_raster(const GemmConfig& c, const Problem& p, const DeviceInfo& device)
     const int64_t rows = std::min(wide, width * bands) * c.tile_n * cluster_n(c) + height * c.tile_m * cluster_m(c);
     if (rows <= least) least = rows, best = width;
   }
-  if (p.layout != Layout::contiguous) return static_cast<int>(best);
-  // A band walks down all groups, so A is read once a band: as wide as one group's B leaves room for it in L2.
+  if (p.layout != Layout::contiguous || p.m / p.groups * p.k < device.l2_bytes) return static_cast<int>(best);
+  // A band walks down groups whose rows of A do not stay in L2 until the next band: as few bands as L2 has room for B.
   const int64_t fitting = device.l2_bytes * 6 / 10 / std::max<int64_t>(c.tile_n * cluster_n(c) * p.k, 1);
   return static_cast<int>(std::clamp<int64_t>(fitting, best, wide));
 }
