@@ -219,7 +219,7 @@ def wrong_inputs(p):
     yield bad(recipe_a=(1, 64)), ValueError, "recipe_a is"
     yield bad(recipe_b=(1, 128)), ValueError, "recipe_b is"
     if p.device == "cuda":
-        yield bad(d=d.cpu()), ValueError, "lies on"
+        yield bad(d=d.cpu()), ValueError, "a lies on cuda:0, expected cpu"
         yield bad(a=(a, sa.cpu())), ValueError, "scale_a lies on cpu, expected cuda:0"
         memory = torch.zeros(p.m * 256 + 16, dtype=torch.uint8, device="cuda").view(FP8)
         yield bad(a=(memory[1:].as_strided((p.m, p.k), (256, 1)), sa)), ValueError, "no multiple of 16 bytes"
