@@ -116,7 +116,8 @@ std::vector<GemmConfig> candidates(const Problem& p, const DeviceInfo& device) {
                      .stages = 32,
                      .cluster = multicast == Multicast::none ? 1 : 2,
                      .multicast = multicast,
-                     .unroll = tile_m == 256 ? 4 : 1};  // worth 3 % there, and twice the time to compile
+                     // Worth 3 % there, and twice the time to compile; with C too, registers would spill.
+                     .unroll = tile_m == 256 && !p.accumulate ? 4 : 1};
         while (c.stages > 2 && why_illegal(c, p, device)) --c.stages;
         if (why_illegal(c, p, device)) continue;
         // One stage less where that stages a whole tile of D and so frees the math warps.

@@ -88,7 +88,7 @@ TEST_F(GemmKernels, WithTheMostRegistersAndTheOddestTiles) {
   expect_good({{.tile_m = 64, .tile_n = 208},
                {.tile_m = 128, .tile_n = 192, .stages = 3},
                {.tile_m = 256, .tile_n = 128, .stages = 3},
-               {.d_type = DType::f32, .accumulate = true, .tile_m = 256, .tile_n = 128, .stages = 2},
+               {.d_type = DType::f32, .accumulate = true, .tile_m = 256, .tile_n = 128, .stages = 3},
                {.d_type = DType::f32, .accumulate = true, .tile_m = 128, .tile_n = 176, .stages = 3},
                {.tile_m = 128, .tile_n = 112, .cluster = 2, .multicast = Multicast::a, .unroll = 2},
                {.tile_m = 64, .tile_n = 16, .stages = 16, .cluster = 2, .multicast = Multicast::b}});

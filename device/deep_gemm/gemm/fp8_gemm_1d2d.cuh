@@ -7,8 +7,8 @@
 //             TMA cannot. The other two warps have nothing to do.
 // Barriers    full[stage]:   1 arrival of the load thread, with the bytes of a stage. Math threads wait on it.
 //             empty[stage]:  1 arrival of each math warp of each CTA of the cluster. The load thread waits on it.
-//             d_full[slot]:  1 arrival of each math warp that has staged its part of a panel of D. The store thread waits.
-//             d_empty[slot]: 1 arrival of the store thread when TMA has read the panel. Math threads wait on it.
+//             d_full[slot]:  1 arrival of each math warp that has staged its part of a panel of D. The store warp waits.
+//             d_empty[slot]: 1 arrival of the store warp when the panel has been read. Math threads wait on it.
 // Timeline    load:  [tile] pop → [step] wait empty → announce bytes → A, B, scale_a by TMA
 //             math:  [tile] → [step] wait full → [wave] 4 wgmma, promote → release → [end of tile]
 //                    → [panel] wait d_empty → round into shared memory → arrive d_full

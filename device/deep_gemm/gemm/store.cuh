@@ -33,7 +33,7 @@ DG_DEVICE void add_c(const GemmArgs& args, uint32_t row, uint32_t col, float* su
   for (uint32_t i = 0; i < kCount; ++i) {
     const uint32_t r = row + lane / 4 + i / 2 % 2 * 8, c = col + i / 4 * 8 + lane % 4 * 2 + i % 2;
     if (r < args.work.m && c < args.n) sum[i] += load_c(args, C.d_type, r, c);
-    if (i % 8 == 7) asm volatile("" ::: "memory");  // 8 loads in flight: more would spill beside the sums
+    if (i % 4 == 3) asm volatile("" ::: "memory");  // 4 loads in flight: more would spill beside the sums
   }
 }
 
