@@ -28,25 +28,11 @@ void show(const PlanOptions& options) {
   if (!options.config.empty()) config = configs_from_text(options.config).front();
   const GemmPlan plan = deep_gemm::plan(problem, device, config);
   if (options.json) {
-    nlohmann::ordered_json runners_up = nlohmann::ordered_json::array();
-    for (const PlanCandidate& one : plan.runners_up)
-      runners_up.push_back({{"config", to_json(one.config)}, {"estimate_us", one.estimate_us}});
-    print_json({{"m", problem.m},
-                {"n", problem.n},
-                {"k", problem.k},
-                {"layout", name_of(problem.layout)},
-                {"groups", problem.groups},
-                {"device", device.name},
-                {"config", to_json(plan.config)},
-                {"launch",
-                 {{"grid", plan.grid},
-                  {"block_threads", plan.block_threads},
-                  {"cluster", plan.config.cluster},
-                  {"smem_bytes", plan.smem_bytes},
-                  {"raster_tiles", plan.raster_tiles}}},
-                {"estimate_us", plan.estimate_us},
-                {"reason", plan.reason},
-                {"runners_up", runners_up}});
+    nlohmann::ordered_json out = {{"m", problem.m},           {"n", problem.n},
+                                  {"k", problem.k},           {"layout", name_of(problem.layout)},
+                                  {"groups", problem.groups}, {"device", device.name}};
+    out.update(to_json(plan));
+    print_json(out);
     return;
   }
   const std::string groups =
