@@ -6,11 +6,6 @@
 
 #include "gemm_support.h"
 
-namespace deep_gemm {
-/// Lets GoogleTest print the suite's parameter.
-inline void PrintTo(DeviceType type, std::ostream* out) { *out << (type == DeviceType::cuda ? "cuda" : "cpu"); }
-}  // namespace deep_gemm
-
 namespace deep_gemm::test {
 
 class GemmTest : public BackendTest, public testing::WithParamInterface<DeviceType> {

@@ -25,6 +25,11 @@
 #include "text.h"
 #include "verify/verify.h"
 
+namespace deep_gemm {
+/// Lets GoogleTest print the suite's parameter.
+inline void PrintTo(DeviceType type, std::ostream* out) { *out << (type == DeviceType::cuda ? "cuda" : "cpu"); }
+}  // namespace deep_gemm
+
 namespace deep_gemm::test {
 
 struct LayerShape {
