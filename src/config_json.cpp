@@ -10,7 +10,7 @@ namespace {
 using nlohmann::json;
 
 constexpr std::array kDTypes = {DType::e4m3, DType::e5m2, DType::bf16, DType::f16, DType::f32, DType::i32};
-constexpr std::array kLayouts = {Layout::dense, Layout::contiguous, Layout::offsets, Layout::masked};
+constexpr std::array kLayouts = {Layout::dense, Layout::contiguous, Layout::offsets, Layout::masked, Layout::k_grouped};
 constexpr std::array kMulticasts = {Multicast::none, Multicast::a, Multicast::b};
 
 [[noreturn]] void wrong(const std::string& name, const json& value, const std::string& expected) {

@@ -50,6 +50,8 @@ constexpr const char* name_of(Layout layout) {
       return "offsets";
     case Layout::masked:
       return "masked";
+    case Layout::k_grouped:
+      return "k_grouped";
   }
   return "unknown";
 }

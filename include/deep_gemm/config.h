@@ -17,20 +17,25 @@ enum class DType : int { e4m3, e5m2, bf16, f16, f32, i32 };
 /// `a`: the CTAs stand side by side along n and share rows of A. `b`: they stand along m and share rows of B.
 enum class Multicast : int { none, a, b };
 
-/// Which rows of A are multiplied with which B: see the m_grouped calls in gemm.h.
-enum class Layout : int { dense, contiguous, offsets, masked };
+/// Which rows of A are multiplied with which B: see the grouped calls in gemm.h.
+enum class Layout : int { dense, contiguous, offsets, masked, k_grouped };
 
 /// A kernel of the GEMM family. m, n, k, the number of groups, strides, the SM count and the tile order are run-time values.
 struct GemmConfig {
   Layout layout = Layout::dense;
+  DType a_type = DType::e4m3;             ///< e4m3 or e5m2
+  DType b_type = DType::e4m3;             ///< e4m3 or e5m2
   DType d_type = DType::bf16;             ///< bf16 or f32
   bool scaled_a = true;                   ///< A has 1×128 scales; otherwise they are 1
+  int scale_rows_b = 128;                 ///< rows of B that share a scale: 128, or 1 ("1D1D")
   bool accumulate = false;                ///< D = C + A·Bᵀ instead of D = A·Bᵀ
   int tile_m = 128;                       ///< rows of D a CTA computes at a time: 64, 128 or 256
   int tile_n = 128;                       ///< columns of D a CTA computes at a time: a multiple of 16
   int stages = 4;                         ///< slots of the shared-memory pipeline, each 128 wide in k
-  int cluster = 1;                        ///< CTAs a cluster: 1 or 2
-  Multicast multicast = Multicast::none;  ///< none exactly when cluster is 1
+  int cluster = 1;                        ///< CTAs a cluster: 1; 2 with multicast; 2, 4 or 8 with split_k
+  Multicast multicast = Multicast::none;  ///< none where cluster is 1 and with split_k
+  bool split_k = false;                   ///< the CTAs of a cluster compute the same tile, each a part of k
+  int ctas_per_sm = 1;                    ///< CTAs that share an SM: 1 or 2
   int unroll = 1;                         ///< how often the loop over k is unrolled
   bool operator==(const GemmConfig&) const = default;
 };
@@ -39,16 +44,21 @@ struct GemmConfig {
 template <class Config, class F>
 DG_HD constexpr void fields(Config& config, F&& f) {
   f("layout", config.layout);
+  f("a_type", config.a_type);
+  f("b_type", config.b_type);
   f("d_type", config.d_type);
   f("scaled_a", config.scaled_a);
+  f("scale_rows_b", config.scale_rows_b);
   f("accumulate", config.accumulate);
   f("tile_m", config.tile_m);
   f("tile_n", config.tile_n);
   f("stages", config.stages);
   f("cluster", config.cluster);
   f("multicast", config.multicast);
+  f("split_k", config.split_k);
+  f("ctas_per_sm", config.ctas_per_sm);
   f("unroll", config.unroll);
 }
-static_assert(sizeof(GemmConfig) == 36, "a field was added or removed: update fields() and this size");
+static_assert(sizeof(GemmConfig) == 60, "a field was added or removed: update fields() and this size");
 
 }  // namespace deep_gemm

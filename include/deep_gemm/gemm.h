@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -12,26 +13,44 @@
 
 namespace deep_gemm {
 
+/// How many rows of A and of B, and how many columns of both, share a scale: (1, 128, 128), or (1, 1, 128) where B has 1×128
+/// scales like A's ("1D1D", for weight gradients). There are no others.
+struct Recipe {
+  int rows_a = 1, rows_b = 128, cols = 128;
+  bool operator==(const Recipe&) const = default;
+};
+
 struct GemmOptions {
   /// The call is enqueued here and never synchronises.
   Stream stream{};
   /// D = C + A·Bᵀ, rounded once; D's dtype and shape, may be D itself.
   std::optional<TensorView> c{};
+  /// What the scales stand for.
+  Recipe recipe{};
   /// CTAs run on at most this many SMs; 0: all.
   int num_sms = 0;
+  /// A row's bits depend on that row, n, k and B alone: neither on m and the other rows nor on the number of SMs.
+  bool batch_invariant = false;
   /// Programmatic dependent launch: the kernel may start before the stream's previous one ends, and waits for it itself.
   bool programmatic_launch = false;
+  /// With programmatic_launch: nothing that may still run on the stream writes B or its scales, so B is fetched into L2
+  /// before the wait.
+  bool weights_are_constant = false;
+  /// Scratch memory for scales that TMA cannot read as they lie: any dtype, rank 1, contiguous, on the context's device,
+  /// 16-byte aligned, at least workspace_bytes() long, not used by other calls until this one has run. Left out:
+  /// stream-ordered allocation.
+  TensorView workspace{};
   /// Run this kernel instead of the one the plan chooses; must be legal for the call.
   std::optional<GemmConfig> config{};
 };
 
 /// D = A · Bᵀ (+ C), with A[i, j] = a[i, j] · scale_a[i, j / 128] and B[i, j] = b[i, j] · scale_b[i / 128, j / 128].
 ///
-/// - `a.data` [m, k], `b.data` [n, k]: e4m3, K-major (stride 1 along k); base address and row pitch multiples of 16 bytes on
+/// - `a.data` [m, k], `b.data` [n, k]: e4m3 or e5m2 each, K-major (stride 1 along k); base address and row pitch multiples of 16 bytes on
 ///   CUDA. The memory between a row's end and the pitch is never read as a value.
 /// - `a.scale` [m, ceil(k/128)] FP32, any strides; MN-major with a column pitch that is a multiple of 16 bytes is used as it
-///   is, any other layout is first transposed into stream-ordered scratch memory. `b.scale` [ceil(n/128), ceil(k/128)]
-///   FP32, any strides. Either may be left out: unit scales.
+///   is, any other layout is first transposed into scratch memory. `b.scale` [ceil(n/128), ceil(k/128)] FP32, any strides; with
+///   recipe (1, 1, 128) [n, ceil(k/128)], with A's rule for strides. Either may be left out: unit scales.
 /// - `d` [m, n]: bf16 or f32, stride 1 along n, any row pitch ≥ n. Must not overlap A, B or the scales.
 ///
 /// Any m, n, k ≥ 0. m or n = 0: nothing happens. k = 0: D = C, or 0. The stride of a dimension of size 1 is ignored.
@@ -50,6 +69,9 @@ struct GroupedOptions {
   int num_sms = 0;
   /// Programmatic dependent launch: the kernel may start before the stream's previous one ends, and waits for it itself.
   bool programmatic_launch = false;
+  /// As in GemmOptions.
+  bool batch_invariant = false, weights_are_constant = false;
+  TensorView workspace{};
   /// Offsets: a group starts at the previous one's end rounded up to a multiple of this, 1 to 2^20.
   int alignment = 1;
   /// Offsets: rows of D between a group's end and that multiple become zeros; otherwise they are not written.
@@ -90,6 +112,24 @@ void m_grouped_fp8_gemm_nt_offsets(Context& context, const Fp8Tensor& a, const F
 void m_grouped_fp8_gemm_nt_masked(Context& context, const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d,
                                   const TensorView& masked_m, int64_t expected_m, const GroupedOptions& options = {});
 
+/// Weight gradients of a mixture of experts: D[g] = C[g] + A_g · B_gᵀ for each group g, where k differs: `ks[g]` ≥ 0. D, C
+/// [groups, m, n] f32. `options.c` left out: C is D, so the products are added to it. Recipe (1, 1, 128) and no other,
+/// whatever `options.recipe` says.
+///
+/// - Flat: `a.data` [m · Σ ks], `b.data` [n · Σ ks]: A_g is a contiguous [m, ks[g]] after those of the earlier groups; each ks[g]
+///   a multiple of 128.
+/// - Strided: `a.data` [m, Σ ks], `b.data` [n, Σ ks], K-major like fp8_gemm_nt's; on CUDA each ks[g] but the last a multiple
+///   of 16. What lies beyond a group's k, even NaN, never reaches another's result.
+/// - `a.scale` [m, Σ ceil(ks[g]/128)], `b.scale` [n, Σ ceil(ks[g]/128)], a group's columns after those of the earlier
+///   groups; A's rule for strides. Left out: unit scales, for both or for none.
+/// The rest is as for fp8_gemm_nt. Groups may be empty, anywhere: their D is C.
+void k_grouped_fp8_gemm_nt(Context& context, const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d,
+                           std::span<const int> ks, const GemmOptions& options = {});
+
+/// Bytes of scratch memory that a call with these operands needs, alignment included: 0 where scales lie as TMA reads them,
+/// and on the CPU. `recipe` as in GemmOptions.
+int64_t workspace_bytes(const Fp8Tensor& a, const Fp8Tensor& b, const Recipe& recipe = {});
+
 struct QuantizeOptions {
   Stream stream{};
   bool power_of_two_scales = false;  ///< round scales up to powers of two
@@ -103,6 +143,10 @@ void quantize_1x128(Context& context, const TensorView& x, const Fp8Tensor& out,
 
 /// The same with one scale for each block of 128 rows and 128 columns: `out.scale` [ceil(rows/128), ceil(cols/128)].
 void quantize_128x128(Context& context, const TensorView& x, const Fp8Tensor& out, const QuantizeOptions& options = {});
+
+/// The same with one scale for 128 rows of one column, as 1D1D products along the rows want it after a transposition:
+/// `out.scale` [ceil(rows/128), cols].
+void quantize_128x1(Context& context, const TensorView& x, const Fp8Tensor& out, const QuantizeOptions& options = {});
 
 /// Columns between two k-blocks of an MN-major scale tensor of `mn` rows so that TMA can read it: mn rounded up to 4.
 constexpr int64_t tma_aligned_rows(int64_t mn) { return (mn + 3) / 4 * 4; }
@@ -131,11 +175,14 @@ struct DeviceInfo {
 
 /// All that the choice of a kernel depends on.
 struct Problem {
-  int64_t m = 0;  ///< rows of A; in the masked layout, of a group of A
-  int64_t n = 0, k = 0;
+  int64_t m = 0;         ///< rows of A; in the masked layout, of a group of A
+  int64_t n = 0, k = 0;  ///< k-grouped: of the largest group
   DType d_type = DType::bf16;
   bool scaled_a = true, scaled_b = true;
   bool accumulate = false;
+  DType a_type = DType::e4m3, b_type = DType::e4m3;
+  int scale_rows_b = 128;  ///< rows of B that share a scale: 128 or 1
+  bool batch_invariant = false;
   int num_sms = 0;  ///< 0: all
   Layout layout = Layout::dense;
   int64_t groups = 1;

@@ -14,6 +14,10 @@ void fp8_gemm_nt(const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d, co
 void m_grouped_fp8_gemm_nt(Layout layout, const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d,
                            const GroupRows& group_rows);
 
+/// D[g] = C[g] + A_g·B_gᵀ, group after group; D and C [groups, m, n].
+void k_grouped_fp8_gemm_nt(const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d, std::span<const int> ks,
+                           const TensorView& c);
+
 /// `rows_per_scale` is 1 or 128.
 void quantize(const TensorView& x, const Fp8Tensor& out, int rows_per_scale, bool power_of_two_scales);
 
