@@ -57,13 +57,14 @@ struct Tile {
   int64_t row, col, rows, cols;
 };
 
-void compute_tile(const Fp8Tensor& a, const Fp8Tensor& b, const std::optional<TensorView>& c, const TensorView& d,
+void compute_tile(const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d, const GemmOptions& options,
                   const Tile& tile, Workspace& space, Accumulate accumulate) {
+  const std::optional<TensorView>& c = options.c;
   const int64_t k = a.data.shape[1];
   std::fill_n(space.sum.get(), (tile.rows + kGrainM - 1) / kGrainM * kGrainM * kTileN, 0.0f);
   for (int64_t p = 0; p < k; p += kBlockK) {
     gather_scales(a.scale, tile.row, tile.rows, p / kBlockK, 1, space.scale_a);
-    gather_scales(b.scale, tile.col, tile.cols, p / kBlockK, 128, space.scale_b);
+    gather_scales(b.scale, tile.col, tile.cols, p / kBlockK, options.recipe.rows_b, space.scale_b);
     accumulate({.a = codes_from(a.data, tile.row, p),
                 .b = codes_from(b.data, tile.col, p),
                 .rows = tile.rows,
@@ -113,7 +114,7 @@ void fp8_gemm_nt(const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d, co
       Tile tile{.row = i / tiles_n * tile_m, .col = i % tiles_n * tile_n, .rows = 0, .cols = 0};
       tile.rows = std::min(tile_m, m - tile.row);
       tile.cols = std::min(tile_n, n - tile.col);
-      compute_tile(a, b, options.c, d, tile, *space, accumulate);
+      compute_tile(a, b, d, options, tile, *space, accumulate);
     }
   });
 }

@@ -56,6 +56,26 @@ void masked(const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d, const i
   }
 }
 
+/// Columns [begin, begin + count) of a matrix.
+TensorView columns_of(const TensorView& t, int64_t begin, int64_t count) {
+  return t.transposed().rows(begin, begin + count).transposed();
+}
+
+/// A group's k columns of one operand, the first of them at `begin`, and its scales, whose first column is `block`.
+Fp8Tensor slice_of_k(const Fp8Tensor& t, int64_t rows, int64_t begin, int64_t k, int64_t block) {
+  Fp8Tensor slice;
+  if (t.data.rank == 1) {
+    slice.data = t.data.rows(rows * begin, rows * (begin + k));
+    slice.data.rank = 2;
+    slice.data.shape = {rows, k};
+    slice.data.strides = {k, 1};
+  } else {
+    slice.data = columns_of(t.data, begin, k);
+  }
+  if (t.scale) slice.scale = columns_of(t.scale, block, (k + 127) / 128);
+  return slice;
+}
+
 }  // namespace
 
 void m_grouped_fp8_gemm_nt(Layout layout, const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d,
@@ -64,6 +84,21 @@ void m_grouped_fp8_gemm_nt(Layout layout, const Fp8Tensor& a, const Fp8Tensor& b
   if (layout == Layout::contiguous) contiguous(a, b, d, numbers);
   if (layout == Layout::offsets) offsets(a, b, d, group_rows);
   if (layout == Layout::masked) masked(a, b, d, numbers);
+}
+
+void k_grouped_fp8_gemm_nt(const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d, std::span<const int> ks,
+                           const TensorView& c) {
+  int64_t begin = 0, block = 0;
+  for (std::size_t group = 0; group < ks.size(); ++group) {
+    const int64_t k = ks[group], g = static_cast<int64_t>(group);
+    GemmOptions options;
+    options.c = c.at(g);
+    options.recipe = {1, 1, 128};
+    fp8_gemm_nt(slice_of_k(a, d.shape[1], begin, k, block), slice_of_k(b, d.shape[2], begin, k, block), d.at(g),
+                options);
+    begin += k;
+    block += (k + 127) / 128;
+  }
 }
 
 }  // namespace deep_gemm::cpu
