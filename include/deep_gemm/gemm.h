@@ -135,17 +135,18 @@ struct QuantizeOptions {
   bool power_of_two_scales = false;  ///< round scales up to powers of two
 };
 
-/// Quantises `x` [rows, cols] (bf16, f16 or f32; stride 1 along cols) to e4m3 with one scale for 128 columns of one row:
-/// scale = max(|block|, 1e-4) / 448 (rounded up to a power of two on request), out = round-to-nearest-even(x / scale),
-/// saturated at ±448; NaN stays NaN, an infinity makes its block's scale infinite. `out.data` [rows, cols] e4m3 with
-/// stride 1 along cols; `out.scale` [rows, ceil(cols/128)] FP32, any strides. Enqueued on the stream on CUDA.
+/// Quantises `x` [rows, cols] (bf16, f16 or f32; stride 1 along cols) to FP8 with one scale for 128 columns of one row:
+/// scale = max(|block|, 1e-4) / max (rounded up to a power of two on request), out = round-to-nearest-even(x / scale),
+/// saturated at ±max, where max is 448 for e4m3 and 57344 for e5m2; NaN stays NaN, an infinity makes its block's scale
+/// infinite. `out.data` [rows, cols] e4m3 or e5m2 with stride 1 along cols; `out.scale` [rows, ceil(cols/128)] FP32, any
+/// strides. Enqueued on the stream on CUDA.
 void quantize_1x128(Context& context, const TensorView& x, const Fp8Tensor& out, const QuantizeOptions& options = {});
 
 /// The same with one scale for each block of 128 rows and 128 columns: `out.scale` [ceil(rows/128), ceil(cols/128)].
 void quantize_128x128(Context& context, const TensorView& x, const Fp8Tensor& out, const QuantizeOptions& options = {});
 
-/// The same with one scale for 128 rows of one column, as 1D1D products along the rows want it after a transposition:
-/// `out.scale` [ceil(rows/128), cols].
+/// The same with one scale for 128 rows of one column, as 1D1D products along the rows want it: `out.scale`
+/// [ceil(rows/128), cols]; its transpose is the MN-major scale of the transposed `out.data`.
 void quantize_128x1(Context& context, const TensorView& x, const Fp8Tensor& out, const QuantizeOptions& options = {});
 
 /// Columns between two k-blocks of an MN-major scale tensor of `mn` rows so that TMA can read it: mn rounded up to 4.
@@ -165,7 +166,8 @@ struct DeviceInfo {
   int64_t l2_bytes = 0;
   double clock_ghz = 0;         ///< SM clock under load
   double hbm_gbytes_per_s = 0;  ///< read bandwidth, measured or from the data sheet
-  int max_clusters_of_2 = 0;    ///< clusters of two CTAs that fit at once
+  int max_clusters_of_2 = 0;    ///< clusters of two CTAs that fit at once, one CTA an SM; of four, of eight
+  int max_clusters_of_4 = 0, max_clusters_of_8 = 0;
 
   static DeviceInfo h100();
   static DeviceInfo h200();

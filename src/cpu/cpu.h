@@ -2,6 +2,7 @@
 #pragma once
 
 #include <deep_gemm/gemm.h>
+#include <deep_gemm/layout/quantize.cuh>
 
 #include "gemm/bind.h"
 
@@ -18,8 +19,7 @@ void m_grouped_fp8_gemm_nt(Layout layout, const Fp8Tensor& a, const Fp8Tensor& b
 void k_grouped_fp8_gemm_nt(const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d, std::span<const int> ks,
                            const TensorView& c);
 
-/// `rows_per_scale` is 1 or 128.
-void quantize(const TensorView& x, const Fp8Tensor& out, int rows_per_scale, bool power_of_two_scales);
+void quantize(const TensorView& x, const Fp8Tensor& out, ScaleBlock shares, bool power_of_two_scales);
 
 void copy_scales(const TensorView& scale, const TensorView& out);
 

@@ -1,4 +1,4 @@
-// quantize_1x128, quantize_128x128 and to_mn_major_aligned: check, then the CPU's loop or a kernel of device/deep_gemm/layout.
+// The quantize_ calls and to_mn_major_aligned: check, then the CPU's loop or a kernel of device/deep_gemm/layout.
 #include <cstdint>
 #include <limits>
 
@@ -43,15 +43,15 @@ void check_rows(const char* function, const char* name, const TensorView& t) {
 }
 
 void check_quantize(const char* function, const Device& device, const TensorView& x, const Fp8Tensor& out,
-                    int rows_per_scale) {
+                    ScaleBlock shares) {
   check_matrix(function, "x", x, device);
   if (x.dtype != DType::bf16 && x.dtype != DType::f16 && x.dtype != DType::f32)
     fail(ErrorCode::invalid_argument, "{}: x is {}, expected bf16, f16 or f32", function, name_of(x.dtype));
   check_rows(function, "x", x);
 
   check_matrix(function, "out.data", out.data, device);
-  if (out.data.dtype != DType::e4m3)
-    fail(ErrorCode::invalid_argument, "{}: out.data is {}, expected e4m3", function, name_of(out.data.dtype));
+  if (out.data.dtype != DType::e4m3 && out.data.dtype != DType::e5m2)
+    fail(ErrorCode::invalid_argument, "{}: out.data is {}, expected e4m3 or e5m2", function, name_of(out.data.dtype));
   const int64_t rows = x.shape[0], cols = x.shape[1];
   if (out.data.shape[0] != rows || out.data.shape[1] != cols)
     fail(ErrorCode::invalid_argument, "{}: out.data is {}, expected {}, the shape of x", function, shape_text(out.data),
@@ -61,30 +61,25 @@ void check_quantize(const char* function, const Device& device, const TensorView
   check_matrix(function, "out.scale", out.scale, device);
   if (out.scale.dtype != DType::f32)
     fail(ErrorCode::invalid_argument, "{}: out.scale is {}, expected f32", function, name_of(out.scale.dtype));
-  const int64_t scale_rows = ceil_div_by(rows, rows_per_scale), blocks = ceil_div_by(cols, 128);
-  if (out.scale.shape[0] != scale_rows || out.scale.shape[1] != blocks) {
-    if (rows_per_scale == 1)
-      fail(ErrorCode::invalid_argument,
-           "{}: out.scale is {}, expected [{}, {}] = [rows, ceil(cols / 128)] for cols = {}", function,
-           shape_text(out.scale), scale_rows, blocks, cols);
-    fail(ErrorCode::invalid_argument,
-         "{}: out.scale is {}, expected [{}, {}] = [ceil(rows / 128), ceil(cols / 128)] for x of {}", function,
-         shape_text(out.scale), scale_rows, blocks, shape_text(x));
-  }
+  const int64_t scale_rows = ceil_div_by(rows, shares.rows), scale_cols = ceil_div_by(cols, shares.cols);
+  if (out.scale.shape[0] != scale_rows || out.scale.shape[1] != scale_cols)
+    fail(ErrorCode::invalid_argument, "{}: out.scale is {}, expected [{}, {}] = [{}, {}] for x of {}", function,
+         shape_text(out.scale), scale_rows, scale_cols, shares.rows == 1 ? "rows" : "ceil(rows / 128)",
+         shares.cols == 1 ? "cols" : "ceil(cols / 128)", shape_text(x));
 }
 
 /// The kernel's name says what it does, so that profilers show it.
-std::string kernel_entry(DType type, int rows_per_scale) {
-  return fmt::format("quantize_{}x128_{}", rows_per_scale, name_of(type));
+std::string kernel_entry(DType type, DType out, ScaleBlock shares) {
+  return fmt::format("quantize_{}x{}_{}_{}", shares.rows, shares.cols, name_of(type), name_of(out));
 }
 
-std::string kernel_text(DType type, int rows_per_scale) {
+std::string kernel_text(DType type, DType out, ScaleBlock shares) {
   return fmt::format(
       "#include <deep_gemm/layout/quantize.cuh>\n"
       "extern \"C\" __global__ void __launch_bounds__(deep_gemm::kQuantizeThreads) "
       "{}(const __grid_constant__ deep_gemm::QuantizeArgs args) {{ "
-      "deep_gemm::quantize<deep_gemm::DType::{}, {}>(args); }}\n",
-      kernel_entry(type, rows_per_scale), name_of(type), rows_per_scale);
+      "deep_gemm::quantize<deep_gemm::DType::{}, deep_gemm::DType::{}, deep_gemm::ScaleBlock{{{}, {}}}>(args); }}\n",
+      kernel_entry(type, out, shares), name_of(type), name_of(out), shares.rows, shares.cols);
 }
 
 bool has_aligned_rows(const TensorView& t, int64_t bytes) {
@@ -92,28 +87,28 @@ bool has_aligned_rows(const TensorView& t, int64_t bytes) {
   return reinterpret_cast<std::uintptr_t>(t.data) % static_cast<std::uintptr_t>(bytes) == 0 && pitch_bytes % bytes == 0;
 }
 
-void quantize(const char* function, Context& context, const TensorView& x, const Fp8Tensor& out, int rows_per_scale,
+void quantize(const char* function, Context& context, const TensorView& x, const Fp8Tensor& out, ScaleBlock shares,
               const QuantizeOptions& options) {
   Context::Impl& impl = context.impl();
-  check_quantize(function, impl.device, x, out, rows_per_scale);
+  check_quantize(function, impl.device, x, out, shares);
   const int64_t rows = x.shape[0], cols = x.shape[1];
   if (rows == 0 || cols == 0) return;
-  if (!impl.cuda) return cpu::quantize(x, out, rows_per_scale, options.power_of_two_scales);
+  if (!impl.cuda) return cpu::quantize(x, out, shares, options.power_of_two_scales);
 
-  const int64_t ctas =
-      ceil_div_by(rows, quantize_rows_per_cta(static_cast<uint32_t>(rows_per_scale))) * ceil_div_by(cols, 128);
+  const int64_t ctas = ceil_div_by(rows, quantize_rows_per_cta(shares)) * ceil_div_by(cols, 128);
   if (ctas > std::numeric_limits<int32_t>::max())
     fail(ErrorCode::invalid_argument, "{}: x is {}, expected at most 2^31 - 1 thread blocks of work", function,
          shape_text(x));
   const cuda::DeviceContext::Scope scope(*impl.cuda);
-  const cuda::Kernel& kernel = impl.kernel(kernel_entry(x.dtype, rows_per_scale), kernel_text(x.dtype, rows_per_scale));
+  const cuda::Kernel& kernel =
+      impl.kernel(kernel_entry(x.dtype, out.data.dtype, shares), kernel_text(x.dtype, out.data.dtype, shares));
   QuantizeArgs args{.x = x.data,
                     .out = static_cast<uint8_t*>(out.data.data),
                     .scale = static_cast<float*>(out.scale.data),
                     .x_pitch = x.strides[0],
                     .out_pitch = out.data.strides[0],
                     .scale_row_stride = out.scale.strides[0],
-                    .scale_block_stride = out.scale.strides[1],
+                    .scale_col_stride = out.scale.strides[1],
                     .rows = rows,
                     .cols = cols,
                     .power_of_two = options.power_of_two_scales,
@@ -126,11 +121,15 @@ void quantize(const char* function, Context& context, const TensorView& x, const
 }  // namespace
 
 void quantize_1x128(Context& context, const TensorView& x, const Fp8Tensor& out, const QuantizeOptions& options) {
-  quantize("quantize_1x128", context, x, out, 1, options);
+  quantize("quantize_1x128", context, x, out, {1, 128}, options);
 }
 
 void quantize_128x128(Context& context, const TensorView& x, const Fp8Tensor& out, const QuantizeOptions& options) {
-  quantize("quantize_128x128", context, x, out, 128, options);
+  quantize("quantize_128x128", context, x, out, {128, 128}, options);
+}
+
+void quantize_128x1(Context& context, const TensorView& x, const Fp8Tensor& out, const QuantizeOptions& options) {
+  quantize("quantize_128x1", context, x, out, {128, 1}, options);
 }
 
 void to_mn_major_aligned(Context& context, const TensorView& all_scale, const TensorView& all_out, Stream stream) {

@@ -6,8 +6,8 @@
 
 namespace deep_gemm {
 
-/// The largest finite e4m3 value.
-inline constexpr float kE4m3Max = 448.0f;
+/// The largest finite values.
+inline constexpr float kE4m3Max = 448.0f, kE5m2Max = 57344.0f;
 
 DG_HD constexpr uint32_t float_bits(float x) { return __builtin_bit_cast(uint32_t, x); }
 DG_HD constexpr float float_from_bits(uint32_t bits) { return __builtin_bit_cast(float, bits); }
@@ -52,6 +52,29 @@ DG_HD constexpr uint8_t encode_e4m3(float x) {
   const uint32_t finite =
       (denormal & small) | (normal & ~small & ~big) | (0x7eu & big) | ((float_bits(x) >> 24) & 0x80u);
   return static_cast<uint8_t>((finite & ~nan) | (0x7fu & nan));
+}
+
+/// Nearest e5m2, ties to even, saturated at ±57344 (infinities too). Any NaN gives 0x7f.
+DG_HD constexpr uint8_t encode_e5m2(float x) {
+  const uint32_t bits = float_bits(x) & 0x7fffffffu;
+  const uint32_t small = mask_if(bits < 0x38800000u), big = mask_if(bits > 0x47600000u),
+                 nan = mask_if(bits > 0x7f800000u);
+  // The last bit of 2^7 is worth 2^-16, e5m2's step below 2^-14: the addition rounds to it.
+  const uint32_t denormal = float_bits(float_from_bits(bits & small) + 0x1p7f) - float_bits(0x1p7f);
+  const uint32_t normal = (bits + 0xfffffu + ((bits >> 21) & 1u) - (112u << 23)) >> 21;
+  const uint32_t finite =
+      (denormal & small) | (normal & ~small & ~big) | (0x7bu & big) | ((float_bits(x) >> 24) & 0x80u);
+  return static_cast<uint8_t>((finite & ~nan) | (0x7fu & nan));
+}
+
+// The FP8 type as an argument: e4m3 or e5m2.
+
+DG_HD constexpr float largest_fp8(DType type) { return type == DType::e4m3 ? kE4m3Max : kE5m2Max; }
+DG_HD constexpr float decode_fp8(DType type, uint8_t code) {
+  return type == DType::e4m3 ? decode_e4m3(code) : decode_e5m2(code);
+}
+DG_HD constexpr uint8_t encode_fp8(DType type, float x) {
+  return type == DType::e4m3 ? encode_e4m3(x) : encode_e5m2(x);
 }
 
 /// Nearest bf16, ties to even; any NaN gives 0x7fff.

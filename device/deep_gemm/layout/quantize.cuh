@@ -1,7 +1,8 @@
-// Quantisation to e4m3 with one scale for 128 columns of one row, or of 128 rows.
+// Quantisation to FP8 with one scale for a block of x: 128 columns of one row, 128 rows of one column, or both.
 //
-//   scale = max(|block|, 1e-4) / 448, rounded up to a power of two on request;   out = e4m3(x / scale)
+//   scale = max(|block|, 1e-4) / max, rounded up to a power of two on request;   out = fp8(x / scale)
 //
+// where max is the type's largest value: e4m3 448, e5m2 57344.
 // Sixteen threads hold 128 columns of a row, eight neighbouring ones each; a CTA of 256 threads takes 16 rows a pass and
 // one block of columns. All of a CTA's elements are in registers before the first is needed, so the memory is busy
 // throughout: it alone limits the speed. Host and device share the formula; src/cpu/quantize.cpp has the same bits.
@@ -16,17 +17,22 @@ struct QuantizeArgs {
   const void* x;  ///< [rows, cols], row pitch `x_pitch`
   uint8_t* out;   ///< [rows, cols], row pitch `out_pitch`
   float* scale;   ///< one for each block, strides in elements
-  int64_t x_pitch, out_pitch, scale_row_stride, scale_block_stride;
+  int64_t x_pitch, out_pitch, scale_row_stride, scale_col_stride;
   int64_t rows, cols;
   int32_t power_of_two;  ///< round scales up to powers of two
   int32_t vectors;       ///< x has 16-byte aligned rows, out 8-byte aligned ones
 };
 
+/// How many rows and columns of x share a scale: 1 × 128, 128 × 128 or 128 × 1.
+struct ScaleBlock {
+  int32_t rows, cols;
+};
+
 inline constexpr uint32_t kQuantizeThreads = 256;
 inline constexpr uint32_t kQuantizeRowsPerPass = 16;
-DG_HD constexpr uint32_t quantize_passes(uint32_t rows_per_scale) { return rows_per_scale == 128 ? 8 : 2; }
-DG_HD constexpr uint32_t quantize_rows_per_cta(uint32_t rows_per_scale) {
-  return quantize_passes(rows_per_scale) * kQuantizeRowsPerPass;
+DG_HD constexpr uint32_t quantize_passes(ScaleBlock block) { return block.rows == 128 ? 8 : 2; }
+DG_HD constexpr uint32_t quantize_rows_per_cta(ScaleBlock block) {
+  return quantize_passes(block) * kQuantizeRowsPerPass;
 }
 
 /// IEEE division, whatever the compiler's flags.
@@ -38,9 +44,9 @@ DG_HD float divide(float x, float y) {
 #endif
 }
 
-/// The scale of a block whose largest magnitude, NaN left out, is `largest`.
-DG_HD float quantization_scale(float largest, bool power_of_two) {
-  const float scale = divide(largest > 1e-4f ? largest : 1e-4f, kE4m3Max);
+/// The scale of a block whose largest magnitude, NaN left out, is `largest`, for the FP8 type `out`.
+DG_HD float quantization_scale(float largest, DType out, bool power_of_two) {
+  const float scale = divide(largest > 1e-4f ? largest : 1e-4f, largest_fp8(out));
   return power_of_two ? round_up_to_power_of_two(scale) : scale;
 }
 
@@ -72,9 +78,12 @@ DG_DEVICE void load_8(const void* row, float (&v)[8]) {
 }
 
 /// Any NaN gives 0x7f, as on the host.
+template <DType type>
 DG_DEVICE uint16_t encode_pair(float low, float high) {
   const float nan = float_from_bits(0x7fffffffu);
-  return ptx::cvt_rn_satfinite_e4m3x2_f32(high == high ? high : nan, low == low ? low : nan);
+  high = high == high ? high : nan, low = low == low ? low : nan;
+  if constexpr (type == DType::e4m3) return ptx::cvt_rn_satfinite_e4m3x2_f32(high, low);
+  if constexpr (type == DType::e5m2) return ptx::cvt_rn_satfinite_e5m2x2_f32(high, low);
 }
 
 template <uint32_t kThreads>
@@ -98,14 +107,33 @@ DG_DEVICE uint32_t max_over_cta(uint32_t x) {
   return x;
 }
 
-/// Grid: ceil(rows / quantize_rows_per_cta) · ceil(cols / 128) CTAs, blocks of columns side by side.
-template <DType type, uint32_t rows_per_scale>
+/// The largest value that the CTA's threads hold of each of 128 columns, where thread t holds columns t % 16 · 8 … + 7: to
+/// the first 128 threads, thread t gets column t % 16 · 8 + t / 16. To be called once a kernel.
+DG_DEVICE uint32_t max_over_columns(const uint32_t (&x)[8]) {
+  __shared__ uint32_t warps[kQuantizeThreads / 32][128];
+#pragma unroll
+  for (uint32_t i = 0; i < 8; ++i) {
+    const uint32_t other = __shfl_xor_sync(0xffffffffu, x[i], 16);
+    if (threadIdx.x % 32 < 16) warps[threadIdx.x / 32][i * 16 + threadIdx.x % 16] = other > x[i] ? other : x[i];
+  }
+  __syncthreads();
+  uint32_t largest = 0;
+#pragma unroll
+  for (uint32_t warp = 0; warp < kQuantizeThreads / 32; ++warp) {
+    const uint32_t other = warps[warp][threadIdx.x % 128];
+    largest = other > largest ? other : largest;
+  }
+  return largest;
+}
+
+/// Grid: ceil(rows / quantize_rows_per_cta) · ceil(cols / 128) CTAs, tiles side by side.
+template <DType type, DType out_type, ScaleBlock shares>
 DG_DEVICE void quantize(const QuantizeArgs& args) {
-  constexpr uint32_t kPasses = quantize_passes(rows_per_scale);
-  const uint32_t blocks = static_cast<uint32_t>((args.cols + 127) / 128);
-  const uint32_t block = blockIdx.x % blocks, group = blockIdx.x / blocks;
-  const int64_t row0 = int64_t(group) * quantize_rows_per_cta(rows_per_scale) + threadIdx.x / 16;
-  const int64_t col = int64_t(block) * 128 + threadIdx.x % 16 * 8;
+  constexpr uint32_t kPasses = quantize_passes(shares);
+  const uint32_t tiles = static_cast<uint32_t>((args.cols + 127) / 128);
+  const uint32_t tile = blockIdx.x % tiles, group = blockIdx.x / tiles;
+  const int64_t row0 = int64_t(group) * quantize_rows_per_cta(shares) + threadIdx.x / 16;
+  const int64_t col0 = int64_t(tile) * 128, col = col0 + threadIdx.x % 16 * 8;
   const bool whole = args.vectors && col + 8 <= args.cols;
   const auto row_of = [&](uint32_t pass) { return row0 + pass * kQuantizeRowsPerPass; };
 
@@ -123,41 +151,60 @@ DG_DEVICE void quantize(const QuantizeArgs& args) {
     }
   }
 
-  // Non-negative floats order as their bits do; NaN, which lies above infinity, is left out.
-  uint32_t largest[kPasses];
+  // The largest magnitudes: of a thread's elements of each row, or of each column. Non-negative floats order as their bits
+  // do; NaN, which lies above infinity, is left out.
+  constexpr bool kByColumn = shares.cols == 1;
+  uint32_t largest[kByColumn ? 8 : kPasses] = {};
 #pragma unroll
   for (uint32_t pass = 0; pass < kPasses; ++pass) {
-    largest[pass] = 0;
 #pragma unroll
     for (uint32_t i = 0; i < 8; ++i) {
       const uint32_t bits = float_bits(magnitude(v[pass][i]));
-      if (bits <= 0x7f800000u && bits > largest[pass]) largest[pass] = bits;
+      uint32_t& most = largest[kByColumn ? i : pass];
+      if (bits <= 0x7f800000u && bits > most) most = bits;
     }
   }
-  if constexpr (rows_per_scale == 128) {
+
+  float scale[kByColumn ? 8 : kPasses];
+  const auto scale_from = [&](uint32_t bits) {
+    return quantization_scale(float_from_bits(bits), out_type, args.power_of_two);
+  };
+  if constexpr (kByColumn) {
+    __shared__ float scales[128];
+    const float mine = scale_from(max_over_columns(largest));
+    if (threadIdx.x < 128) {
+      scales[threadIdx.x] = mine;
+      const int64_t my_col = col0 + threadIdx.x % 16 * 8 + threadIdx.x / 16;
+      if (my_col < args.cols) args.scale[group * args.scale_row_stride + my_col * args.scale_col_stride] = mine;
+    }
+    __syncthreads();
+#pragma unroll
+    for (uint32_t i = 0; i < 8; ++i) scale[i] = scales[i * 16 + threadIdx.x % 16];
+  } else if constexpr (shares.rows == 128) {
 #pragma unroll
     for (uint32_t pass = 1; pass < kPasses; ++pass)
       largest[0] = largest[pass] > largest[0] ? largest[pass] : largest[0];
-    largest[0] = max_over_cta(largest[0]);
+    scale[0] = scale_from(max_over_cta(largest[0]));
+#pragma unroll
+    for (uint32_t pass = 1; pass < kPasses; ++pass) scale[pass] = scale[0];
+    if (threadIdx.x == 0) args.scale[group * args.scale_row_stride + tile * args.scale_col_stride] = scale[0];
   } else {
 #pragma unroll
-    for (uint32_t pass = 0; pass < kPasses; ++pass) largest[pass] = max_over_threads<16>(largest[pass]);
+    for (uint32_t pass = 0; pass < kPasses; ++pass) {
+      scale[pass] = scale_from(max_over_threads<16>(largest[pass]));
+      if (threadIdx.x % 16 == 0 && row_of(pass) < args.rows)
+        args.scale[row_of(pass) * args.scale_row_stride + tile * args.scale_col_stride] = scale[pass];
+    }
   }
 
 #pragma unroll
   for (uint32_t pass = 0; pass < kPasses; ++pass) {
     const int64_t row = row_of(pass);
-    const float scale =
-        quantization_scale(float_from_bits(largest[rows_per_scale == 128 ? 0 : pass]), args.power_of_two);
     if (row >= args.rows) continue;
-    const bool writes_scale = rows_per_scale == 128 ? threadIdx.x == 0 && pass == 0 : threadIdx.x % 16 == 0;
-    if (writes_scale)
-      args.scale[(rows_per_scale == 128 ? group : row) * args.scale_row_stride + block * args.scale_block_stride] =
-          scale;
+    const auto quotient = [&](uint32_t i) { return divide(v[pass][i], scale[kByColumn ? i : pass]); };
     uint16_t codes[4];
 #pragma unroll
-    for (uint32_t i = 0; i < 4; ++i)
-      codes[i] = encode_pair(divide(v[pass][2 * i], scale), divide(v[pass][2 * i + 1], scale));
+    for (uint32_t i = 0; i < 4; ++i) codes[i] = encode_pair<out_type>(quotient(2 * i), quotient(2 * i + 1));
     uint8_t* out = args.out + row * args.out_pitch + col;
     if (whole) {
       *reinterpret_cast<uint2*>(out) = {uint32_t(codes[1]) << 16 | codes[0], uint32_t(codes[3]) << 16 | codes[2]};

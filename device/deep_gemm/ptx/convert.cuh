@@ -20,5 +20,12 @@ DG_DEVICE uint16_t cvt_rn_satfinite_e4m3x2_f32(float high, float low) {
   return d;
 }
 
+// cvt.rn.satfinite.e5m2x2.f32 d, high, low;   PTX ISA 78, sm_89
+DG_DEVICE uint16_t cvt_rn_satfinite_e5m2x2_f32(float high, float low) {
+  uint16_t d;
+  asm("cvt.rn.satfinite.e5m2x2.f32 %0, %1, %2;" : "=h"(d) : "f"(high), "f"(low));
+  return d;
+}
+
 }  // namespace deep_gemm::ptx
 #endif
