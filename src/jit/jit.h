@@ -74,6 +74,18 @@ class KernelStore {
   /// From disk, else compiled (the compiler is opened on the first miss) and written. `max_cuda_version` (13000 = 13.0;
   /// 0: any): entries of newer compilers are not what this driver can load and are rebuilt.
   Binary get(const KernelSource& source, int max_cuda_version = 0);
+  /// `loaded(binary)`. Where that throws because the driver takes the binary for none of its own, and it came from the
+  /// cache (damaged before it was written, or of another architecture), its entry is moved aside, the kernel compiled
+  /// anew, by one of the processes that find it so, and loaded once more.
+  template <class Load>
+  auto load(const KernelSource& source, int max_cuda_version, const Load& loaded) {
+    const Binary binary = get(source, max_cuda_version);
+    try {
+      return loaded(binary);
+    } catch (const Error& error) {
+      return loaded(replace(source, max_cuda_version, binary, error));
+    }
+  }
   /// The key `source` has in the cache.
   static std::string key(const KernelSource& source);
   std::vector<CacheEntry> list() const;
@@ -88,6 +100,9 @@ class KernelStore {
   std::filesystem::path writable_directory() const;
 
  private:
+  /// Another binary than the one that was refused with `error`; throws where that would not help.
+  Binary replace(const KernelSource& source, int max_cuda_version, const Binary& refused, const Error& error);
+
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

@@ -178,6 +178,15 @@ bool can_be_written(fs::path path) {
   return fs::is_directory(path, error) && access(path.c_str(), W_OK | X_OK) == 0;
 }
 
+// Whether a driver's error is about the binary itself. The texts of Error{cuda} have the driver's own names.
+bool is_about_the_binary(const Error& error) {
+  constexpr std::string_view kNames[] = {"CUDA_ERROR_INVALID_IMAGE", "CUDA_ERROR_NO_BINARY_FOR_GPU",
+                                         "CUDA_ERROR_INVALID_SOURCE", "CUDA_ERROR_NOT_FOUND"};
+  return error.code() == ErrorCode::cuda && std::ranges::any_of(kNames, [&](std::string_view name) {
+           return std::string_view(error.what()).find(name) != std::string_view::npos;
+         });
+}
+
 // Whether this cache writes files of that name: KEY.SUFFIX, or such a one moved aside or half written.
 bool is_ours(std::string_view name) {
   if (name.size() < kKeyDigits || name.find_first_not_of("0123456789abcdef") != kKeyDigits) return false;
@@ -305,8 +314,9 @@ struct KernelStore::Impl {
   }
 
   // The entry of `key`. At the last look, under the key's lock, what is unreadable or foreign is moved aside; earlier,
-  // another process may just be replacing that file.
-  std::optional<Binary> find(const std::string& key, const KernelSource& source, int max_cuda_version, bool last) {
+  // another process may just be replacing that file. An entry that holds what the driver `refused` is none.
+  std::optional<Binary> find(const std::string& key, const KernelSource& source, int max_cuda_version, bool last,
+                             const Binary* refused = nullptr) {
     for (const fs::path& directory : directories) {
       const fs::path path = path_of(directory, key);
       std::error_code error;
@@ -314,7 +324,11 @@ struct KernelStore::Impl {
       const std::optional<std::string> text = read_file(path);
       std::optional<Entry> entry = text ? read_entry(*text) : std::nullopt;
       if (!entry || entry->key != key || entry->entry != source.entry) {
-        if (last) move_aside(path);
+        if (last) move_aside(path, "is unreadable, damaged or foreign");
+        continue;
+      }
+      if (refused && entry->binary.cubin == refused->cubin) {
+        if (last) move_aside(path, "was refused by the driver");
         continue;
       }
       const int version = cuda_version_of(entry->binary.compiler);
@@ -330,12 +344,11 @@ struct KernelStore::Impl {
     return std::nullopt;
   }
 
-  void move_aside(const fs::path& path) {
+  void move_aside(const fs::path& path, const char* why) {
     const fs::path aside = path.string() + std::string(kBadMark) + unique_suffix();
     const bool moved = rename(path.c_str(), aside.c_str()) == 0;
-    log(LogLevel::warning,
-        fmt::format("cache entry {} is unreadable, damaged or foreign: {}, rebuilding", path.string(),
-                    moved ? "moved to " + aside.filename().string() : "left in place"));
+    log(LogLevel::warning, fmt::format("cache entry {} {}: {}, rebuilding", path.string(), why,
+                                       moved ? "moved to " + aside.filename().string() : "left in place"));
   }
 
   Binary build(const KernelSource& source) {
@@ -361,22 +374,47 @@ struct KernelStore::Impl {
     return binary;
   }
 
-  Binary find_or_build(const std::string& key, const KernelSource& source, int max_cuda_version) {
-    const fs::path directory = writable_directory();
-    int error = directory.empty() ? EROFS : make_directories(directory);
+  // The directory that is written, with the key's lock where it can be had.
+  struct Place {
+    Place(fs::path writable, const std::string& key) : directory(std::move(writable)) {
+      if (!directory.empty()) error = make_directories(directory);
+      if (error == 0) error = lock.emplace(directory, key).error();
+    }
+    fs::path directory;
+    int error = EROFS;  // why nothing can be written there
     std::optional<KeyLock> lock;
-    if (error == 0) error = lock.emplace(directory, key).error();
+  };
+
+  Binary find_or_build(const std::string& key, const KernelSource& source, int max_cuda_version) {
+    const Place place(writable_directory(), key);
     if (auto binary = find(key, source, max_cuda_version, true)) return std::move(*binary);
+    return keep(place, key, source, build(source));
+  }
+
+  Binary find_or_build_another(const std::string& key, const KernelSource& source, int max_cuda_version,
+                               const Binary& refused) {
+    const Place place(writable_directory(), key);
+    // Another process may have been here.
+    if (auto binary = find(key, source, max_cuda_version, false, &refused)) return std::move(*binary);
     Binary binary = build(source);
-    if (error == 0) error = publish(path_of(directory, key), write_entry({key, source.entry, binary}));
+    // The entry is what compiling gives, so nothing is wrong with it.
+    if (binary.cubin == refused.cubin) return binary;
+    find(key, source, max_cuda_version, true, &refused);  // moves it aside
+    return keep(place, key, source, std::move(binary));
+  }
+
+  // Writes the entry; where that fails, this process remembers the binary.
+  Binary keep(const Place& place, const std::string& key, const KernelSource& source, Binary binary) {
+    int error = place.error;
+    if (error == 0) error = publish(path_of(place.directory, key), write_entry({key, source.entry, binary}));
     if (error == 0) {
-      dump(directory / key, source, binary);
+      dump(place.directory / key, source, binary);
       return binary;
     }
     warn_once(fmt::format("{}: kernels are compiled for this process alone (set DG_JIT_CACHE_DIR)",
-                          directory.empty()
+                          place.directory.empty()
                               ? "no cache directory can be written"
-                              : fmt::format("cache directory {}: {}", directory.string(), std::strerror(error))));
+                              : fmt::format("cache directory {}: {}", place.directory.string(), std::strerror(error))));
     State& s = state();
     const std::scoped_lock guard(s.mutex);
     return s.unwritten[key] = std::move(binary);
@@ -461,6 +499,17 @@ Binary KernelStore::get(const KernelSource& source, int max_cuda_version) {
     state.making.erase(id);
   }
   return checked(result.get());
+}
+
+Binary KernelStore::replace(const KernelSource& source, int max_cuda_version, const Binary& refused,
+                            const Error& error) {
+  if (!is_about_the_binary(error)) throw error;
+  if (refused.cached) {
+    Binary other = impl_->find_or_build_another(key(source), source, max_cuda_version, refused);
+    if (other.cubin != refused.cubin) return other;
+  }
+  fail(ErrorCode::cuda, "{}: {} compiled it for {}, which this GPU or its driver does not take", error.what(),
+       refused.compiler, kArch);
 }
 
 std::vector<CacheEntry> KernelStore::list() const {

@@ -1,5 +1,6 @@
 // A libcuda.so.1 that keeps no GPU: it records calls, so that src/cuda is tested on any machine. Environment:
 // FAKE_DRIVER_VERSION (13000), FAKE_DEVICES (1), FAKE_CC (90), FAKE_FAIL (name of a function that returns an error).
+// Images that begin with '!' are broken, with '?' of another architecture, with '$' too large for the GPU's memory.
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
@@ -45,12 +46,27 @@ extern "C" void fake_driver_clear() { recorded.clear(); }
 
 Result fake_cuInit(unsigned) { return call("cuInit"); }
 Result fake_cuDriverGetVersion(int* version) { return *version = number("FAKE_DRIVER_VERSION", 13000), kSuccess; }
+struct Error {
+  Result result;
+  const char *name, *text;
+  char image;  // whose first byte gives it
+};
+static constexpr Error kErrors[] = {
+    {1, "CUDA_ERROR_INVALID_VALUE", "invalid argument", 0},
+    {2, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory", '$'},
+    {200, "CUDA_ERROR_INVALID_IMAGE", "device kernel image is invalid", '!'},
+    {209, "CUDA_ERROR_NO_BINARY_FOR_GPU", "no kernel image is available for execution on the device", '?'},
+};
 Result fake_cuGetErrorName(Result result, const char** name) {
-  *name = result == 1 ? "CUDA_ERROR_INVALID_VALUE" : nullptr;
+  *name = nullptr;
+  for (const Error& error : kErrors)
+    if (error.result == result) *name = error.name;
   return kSuccess;
 }
 Result fake_cuGetErrorString(Result result, const char** text) {
-  *text = result == 1 ? "invalid argument" : nullptr;
+  *text = nullptr;
+  for (const Error& error : kErrors)
+    if (error.result == result) *text = error.text;
   return kSuccess;
 }
 Result fake_cuDeviceGetCount(int* count) { return *count = number("FAKE_DEVICES", 1), kSuccess; }
@@ -109,14 +125,20 @@ Result fake_cuCtxPopCurrent(Context* context) {
   contexts.pop_back();
   return call("cuCtxPopCurrent", value_of(*context));
 }
+// Modules and their functions belong to the context that they were loaded in: 0xD0 and 0xF0 for that of device 0.
 Result fake_cuModuleLoadData(Module* module, const void* image) {
-  return *module = handle(0xD0), call("cuModuleLoadData", static_cast<int>(*static_cast<const char*>(image)));
+  const char first = *static_cast<const char*>(image);
+  *module = handle(value_of(contexts.empty() ? nullptr : contexts.back()) + 0x10);
+  const Result result = call("cuModuleLoadData", static_cast<int>(first));
+  for (const Error& error : kErrors)
+    if (error.image != 0 && error.image == first) return error.result;
+  return result;
 }
 Result fake_cuModuleUnload(Module module) {
   return call("cuModuleUnload", value_of(module), value_of(contexts.empty() ? nullptr : contexts.back()));
 }
-Result fake_cuModuleGetFunction(Function* function, Module, const char* name) {
-  return *function = handle(0xF0), call(name) + call("cuModuleGetFunction");
+Result fake_cuModuleGetFunction(Function* function, Module module, const char* name) {
+  return *function = handle(value_of(module) + 0x20), call(name) + call("cuModuleGetFunction");
 }
 Result fake_cuFuncSetAttribute(Function function, int attribute, int value) {
   return call("cuFuncSetAttribute", value_of(function), attribute, value);

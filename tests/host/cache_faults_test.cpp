@@ -7,9 +7,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <thread>
 
 #include "cache_fixture.h"
 #include "self_process.h"
+#include "text.h"
 
 namespace deep_gemm::jit {
 namespace {
@@ -248,6 +250,88 @@ TEST_F(CacheFaults, CompilerThatComesLater) {
   }
   EXPECT_FALSE(compile(context, GemmConfig{}).cached);
   EXPECT_TRUE(compile(context, GemmConfig{}).cached);
+}
+
+// What the driver says to a kernel whose first byte is no good. (With the driver's own words: driver_test.cpp.)
+std::string loaded(const Binary& binary) {
+  const std::string text = bytes_of(binary);
+  if (text[0] == '!') fail(ErrorCode::cuda, "cuModuleLoadData: CUDA_ERROR_INVALID_IMAGE (bad); kernel some_kernel");
+  if (text[0] == '$') fail(ErrorCode::cuda, "cuModuleLoadData: CUDA_ERROR_OUT_OF_MEMORY (full); kernel some_kernel");
+  return text;
+}
+
+TEST_F(CacheFaults, EntryThatTheDriverRefuses) {
+  nvcc_.set_cubin("!broken");
+  store()->get(kSource);
+  nvcc_.set_cubin("good");
+  {
+    std::vector<std::jthread> threads;  // each like a process of its own
+    for (int i = 0; i < 8; ++i) threads.emplace_back([&] { EXPECT_EQ(store()->load(kSource, 0, loaded), "good"); });
+  }
+  EXPECT_EQ(nvcc_.runs(), 2) << "compiled once for all";
+  ASSERT_EQ(warnings_.size(), 1U);
+  EXPECT_TRUE(warned_of("was refused by the driver: moved to"));
+  EXPECT_EQ(store()->load(kSource, 0, loaded), "good");
+  EXPECT_TRUE(store()->get(kSource).cached);
+  EXPECT_EQ(files().size(), 2U) << "the good one, and the bad one aside";
+}
+
+TEST_F(CacheFaults, ShippedEntryThatTheDriverRefuses) {
+  nvcc_.set_cubin("!broken");
+  store({"shipped"})->get(kSource);
+  nvcc_.set_cubin("good");
+  EXPECT_EQ(store({"own", "shipped"})->load(kSource, 0, loaded), "good");
+  EXPECT_EQ(store({"own", "shipped"})->load(kSource, 0, loaded), "good");
+  EXPECT_EQ(nvcc_.runs(), 2);
+  EXPECT_TRUE(fs::exists(entry_path("own")));
+}
+
+TEST_F(CacheFaults, KernelThatTheDriverRefusesHoweverOftenItIsCompiled) {
+  nvcc_.set_cubin("!broken");
+  for (int i = 0; i < 3; ++i) {
+    const int before = nvcc_.runs();
+    try {
+      store()->load(kSource, 0, loaded);
+      ADD_FAILURE() << "loaded";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::cuda);
+      EXPECT_STREQ(e.what(),
+                   "cuModuleLoadData: CUDA_ERROR_INVALID_IMAGE (bad); kernel some_kernel: nvcc 13.0 compiled it for "
+                   "sm_90a, which this GPU or its driver does not take");
+    }
+    EXPECT_EQ(nvcc_.runs(), before + 1);
+  }
+  EXPECT_EQ(files().size(), 1U) << "nothing is wrong with the entry";
+  EXPECT_TRUE(warnings_.empty());
+}
+
+TEST_F(CacheFaults, RefusalsForOtherReasons) {
+  nvcc_.set_cubin("$large");
+  store()->get(kSource);
+  for (int i = 0; i < 2; ++i) {
+    try {
+      store()->load(kSource, 0, loaded);
+      ADD_FAILURE() << "loaded";
+    } catch (const Error& e) {
+      EXPECT_STREQ(e.what(), "cuModuleLoadData: CUDA_ERROR_OUT_OF_MEMORY (full); kernel some_kernel");
+    }
+  }
+  EXPECT_EQ(nvcc_.runs(), 1);
+  EXPECT_TRUE(warnings_.empty());
+}
+
+// With nowhere to write, the process keeps the kernel for itself.
+TEST_F(CacheFaults, RefusedEntryOnAReadOnlyMount) {
+  on_tmpfs("size=1m", [&] {
+    nvcc_.set_cubin("!broken");
+    store()->get(kSource);
+    nvcc_.set_cubin("good");
+    DG_REQUIRE(mount(nullptr, directory().c_str(), nullptr, MS_REMOUNT | MS_RDONLY, nullptr) == 0);
+    DG_REQUIRE(store()->load(kSource, 0, loaded) == "good");
+    DG_REQUIRE(warned_of("was refused by the driver: left in place"));
+    DG_REQUIRE(nvcc_.runs() == 2);
+    return 0;
+  });
 }
 
 }  // namespace
