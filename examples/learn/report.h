@@ -10,7 +10,7 @@
 namespace deep_gemm::learn {
 
 struct Timing {
-  std::string name, what_is_new, kernel, sha256;  ///< the digest is of the step's file; empty for the shipped kernel
+  std::string name, what_is_new, kernel, sha256;  ///< of the text that was compiled; empty for the shipped kernel
   int registers = 0, smem_bytes = 0;
   double median_us = 0, min_us = 0, max_us = 0, tflops = 0;
   double worst_ratio = 0;  ///< of error to bound, over all elements
