@@ -15,9 +15,8 @@ void fill(Context::Impl& impl, const TensorView& t, const RandomOptions& options
   if (t.device != impl.device)
     fail(ErrorCode::invalid_argument, "fill_random: the tensor lies on {}, expected {}, the context's device",
          name_of(t.device), name_of(impl.device));
-  if (t.dtype == DType::e5m2 || t.dtype == DType::i32)
-    fail(ErrorCode::invalid_argument, "fill_random: the tensor is {}, expected e4m3, bf16, f16 or f32",
-         name_of(t.dtype));
+  if (t.dtype == DType::i32)
+    fail(ErrorCode::invalid_argument, "fill_random: the tensor is i32, expected e4m3, e5m2, bf16, f16 or f32");
   if (!(options.scale_spread >= 0 && options.scale_spread <= 200))
     fail(ErrorCode::invalid_argument, "fill_random: scale_spread is {}, expected 0 to 200 powers of two",
          options.scale_spread);

@@ -60,7 +60,7 @@ Matrix decode(const TensorView& codes, int64_t row, int64_t rows, int64_t first,
   Matrix values(rows, depth);
   for (int64_t i = 0; i < rows; ++i) {
     const uint8_t* from = static_cast<const uint8_t*>(codes.data) + (row + i) * codes.strides[0] + first;
-    for (int64_t p = 0; p < depth; ++p) values(i, p) = decode_e4m3(from[p]);
+    for (int64_t p = 0; p < depth; ++p) values(i, p) = decode_fp8(codes.dtype, from[p]);
   }
   return values;
 }
@@ -70,20 +70,21 @@ struct Tile {
 };
 
 Findings verify_tile(const Fp8Tensor& a, const Fp8Tensor& b, const std::optional<TensorView>& c, const TensorView& d,
-                     const Tile& tile) {
+                     const Recipe& recipe, const Tile& tile) {
   const int64_t k = a.data.shape[1], blocks = (k + kBlock - 1) / kBlock;
   Matrix sum = Matrix::Zero(tile.rows, tile.cols), magnitude = sum, block_sum = sum, block_magnitude = sum;
   for (int64_t block = 0; block < blocks; ++block) {
     const int64_t first = block * kBlock, depth = std::min(kBlock, k - first);
     const Matrix x = decode(a.data, tile.row, tile.rows, first, depth);
     const Matrix y = decode(b.data, tile.col, tile.cols, first, depth);
-    // Exact whatever the order: the products are multiples of 2^-18 and 128 of them stay below 2^25.
+    // Exact whatever the order for e4m3: the products are multiples of 2^-18 and 128 of them stay below 2^25. Those of e5m2
+    // span more bits, and what a double drops of them is nothing beside the bound.
     block_sum.noalias() = x * y.transpose();
     block_magnitude.noalias() = x.cwiseAbs() * y.cwiseAbs().transpose();
     for (int64_t i = 0; i < tile.rows; ++i) {
       const auto scale_a = static_cast<float>(a.scale ? load(a.scale, tile.row + i, block) : 1);
       for (int64_t j = 0; j < tile.cols; ++j) {
-        const auto scale_b = static_cast<float>(b.scale ? load(b.scale, (tile.col + j) / kBlock, block) : 1);
+        const auto scale_b = static_cast<float>(b.scale ? load(b.scale, (tile.col + j) / recipe.rows_b, block) : 1);
         const double scale = scale_a * scale_b;
         sum(i, j) += scale * block_sum(i, j);
         magnitude(i, j) += std::abs(scale) * block_magnitude(i, j);
@@ -110,7 +111,8 @@ Findings verify_tile(const Fp8Tensor& a, const Fp8Tensor& b, const std::optional
   return found;
 }
 
-Report verify_on_cpu(const Fp8Tensor& a, const Fp8Tensor& b, const std::optional<TensorView>& c, const TensorView& d) {
+Report verify_on_cpu(const Fp8Tensor& a, const Fp8Tensor& b, const std::optional<TensorView>& c, const TensorView& d,
+                     const Recipe& recipe) {
   constexpr int64_t kTileM = 64, kTileN = 128;
   const int64_t m = d.shape[0], n = d.shape[1], k = a.data.shape[1];
   const int64_t tiles_n = (n + kTileN - 1) / kTileN, tiles = (m + kTileM - 1) / kTileM * tiles_n;
@@ -121,7 +123,7 @@ Report verify_on_cpu(const Fp8Tensor& a, const Fp8Tensor& b, const std::optional
     Tile tile{.row = i / tiles_n * kTileM, .col = i % tiles_n * kTileN, .rows = 0, .cols = 0};
     tile.rows = std::min(kTileM, m - tile.row);
     tile.cols = std::min(kTileN, n - tile.col);
-    Findings found = verify_tile(a, b, c, d, tile);
+    Findings found = verify_tile(a, b, c, d, recipe, tile);
     const std::scoped_lock lock(mutex);
     all.merge(std::move(found));
   });
@@ -177,7 +179,7 @@ const void* row_address(const TensorView& t, int64_t row) {
 }
 
 Report verify_on_cuda(Context::Impl& impl, const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& c,
-                      const TensorView& d, Stream stream) {
+                      const TensorView& d, const Recipe& recipe, Stream stream) {
   const cuda::DeviceContext::Scope scope(*impl.cuda);
   VerifyArgs args{.a = matrix_of(a.data),
                   .b = matrix_of(b.data),
@@ -188,7 +190,10 @@ Report verify_on_cuda(Context::Impl& impl, const Fp8Tensor& a, const Fp8Tensor& 
                   .m = d.shape[0],
                   .n = d.shape[1],
                   .k = a.data.shape[1],
+                  .a_type = a.data.dtype,
+                  .b_type = b.data.dtype,
                   .d_type = d.dtype,
+                  .scale_rows_b = recipe.rows_b,
                   .slot_count = 0,
                   .totals = nullptr,
                   .row_mismatches = nullptr,
@@ -223,14 +228,53 @@ Report verify_on_cuda(Context::Impl& impl, const Fp8Tensor& a, const Fp8Tensor& 
 }  // namespace
 
 Report verify(Context& context, const Fp8Tensor& a, const Fp8Tensor& b, const std::optional<TensorView>& c,
-              const TensorView& d, Stream stream) {
+              const TensorView& d, Stream stream, const Recipe& recipe) {
   Context::Impl& impl = context.impl();
-  const Problem problem = check("verify", impl.device, a, b, d, {.c = c});
+  const Problem problem = check("verify", impl.device, a, b, d, {.c = c, .recipe = recipe});
   if (problem.m == 0 || problem.n == 0) return {};
-  Report report =
-      impl.cuda ? verify_on_cuda(impl, a, b, c.value_or(TensorView{}), d, stream) : verify_on_cpu(a, b, c, d);
+  Report report = impl.cuda ? verify_on_cuda(impl, a, b, c.value_or(TensorView{}), d, recipe, stream)
+                            : verify_on_cpu(a, b, c, d, recipe);
   report.elements = problem.m * problem.n;
   return report;
+}
+
+Report verify_k_grouped(Context& context, const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& c,
+                        const TensorView& d, std::span<const int> ks, Stream stream) {
+  constexpr Recipe k1d1d{1, 1, 128};
+  const int64_t m = d.shape[1], n = d.shape[2];
+  Report all;
+  int64_t begin = 0, block = 0;
+  for (std::size_t group = 0; group < ks.size(); ++group) {
+    const int64_t k = ks[group], blocks = (k + kBlock - 1) / kBlock, g = static_cast<int64_t>(group);
+    const auto operand = [&](const Fp8Tensor& whole, int64_t rows) {
+      Fp8Tensor part = whole;
+      const bool flat = whole.data.rank == 1;
+      part.data.data = static_cast<uint8_t*>(whole.data.data) + begin * (flat ? rows : 1);
+      part.data.rank = 2;
+      part.data.shape = {rows, k};
+      part.data.strides = {flat ? k : whole.data.strides[0], 1};
+      if (whole.scale) {
+        part.scale.data = static_cast<float*>(whole.scale.data) + block * whole.scale.strides[1];
+        part.scale.shape[1] = blocks;
+      }
+      return part;
+    };
+    merge(all, verify(context, operand(a, m), operand(b, n), c.at(g), d.at(g), stream, k1d1d), g * m);
+    begin += k;
+    block += blocks;
+  }
+  return all;
+}
+
+void merge(Report& all, const Report& part, int64_t row) {
+  all.elements += part.elements;
+  all.mismatches += part.mismatches;
+  all.worst_ratio = std::max(all.worst_ratio, part.worst_ratio);
+  all.global_score = std::max(all.global_score, part.global_score);
+  for (Mismatch one : part.first) {
+    one.row += row;
+    if (all.first.size() < kFirst) all.first.push_back(one);
+  }
 }
 
 }  // namespace deep_gemm::verify

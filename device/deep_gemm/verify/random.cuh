@@ -41,6 +41,14 @@ DG_HD constexpr uint8_t random_e4m3(uint64_t key, uint64_t index) {
   return encode_e4m3(value * float_from_bits((127 - shift) << 23));
 }
 
+/// e5m2 likewise: σ = 20480, and one in 64 smaller by up to 2^31.
+DG_HD constexpr uint8_t random_e5m2(uint64_t key, uint64_t index) {
+  const float value = static_cast<float>(random_normal_units(key, index)) * (20480.0f / 107020.0f);
+  const auto dice = static_cast<uint32_t>(random_bits(~key, index) >> 32);
+  const uint32_t shift = (dice & 63) == 0 ? dice >> 6 & 31 : 0;
+  return encode_e5m2(value * float_from_bits((127 - shift) << 23));
+}
+
 /// A positive scale: FP32 whose bits are uniform over `spread` / 2^16 binades around 2^-7.
 DG_HD constexpr float random_scale(uint64_t key, uint64_t index, int64_t spread) {
   const int64_t uniform = static_cast<int64_t>(random_bits(key, index) >> 32) - (int64_t{1} << 31);
@@ -64,6 +72,8 @@ DG_HD void fill_random_element(const FillRandomArgs& args, int64_t index) {
   const auto i = static_cast<uint64_t>(index);
   if (args.dtype == DType::e4m3) {
     static_cast<uint8_t*>(args.data)[at] = random_e4m3(args.key, i);
+  } else if (args.dtype == DType::e5m2) {
+    static_cast<uint8_t*>(args.data)[at] = random_e5m2(args.key, i);
   } else if (args.scales) {
     static_cast<float*>(args.data)[at] = random_scale(args.key, i, args.spread);
   } else {

@@ -1,8 +1,9 @@
 // The reference product on CUDA cores, in double precision, with every element of D judged where it is computed.
 //
-// A CTA of 256 threads computes 64×64 elements, 4×4 a thread: e4m3 is decoded to doubles in shared memory, 32 of k at a
-// time; Σ a·b and Σ |a·b| of a 128-wide block are exact (43 bits); then both are scaled and added up. The FP64 units
-// limit the speed: two fused multiply-adds for each product.
+// A CTA of 256 threads computes 64×64 elements, 4×4 a thread: FP8 is decoded to doubles in shared memory, 32 of k at a
+// time; Σ a·b and Σ |a·b| of a 128-wide block are exact for e4m3 (43 bits) and as good as that for e5m2, whose sums may
+// take more than 53; then both are scaled and added up. The FP64 units limit the speed: two fused multiply-adds for each
+// product.
 #pragma once
 
 #include <deep_gemm/core/fp8.cuh>
@@ -33,7 +34,8 @@ struct VerifyMatrix {
 struct VerifyArgs {
   VerifyMatrix a, b, scale_a, scale_b, c, d;
   int64_t m, n, k;
-  DType d_type;
+  DType a_type, b_type, d_type;
+  int32_t scale_rows_b;  ///< rows of B that share a scale
   uint64_t slot_count;
   VerifyTotals* totals;
   uint32_t* row_mismatches;  ///< [m]
@@ -51,13 +53,13 @@ inline constexpr uint32_t kVerifyDepth = 32;
 using VerifyPanel = double[kVerifyDepth][kVerifyTile + 1];
 
 /// Decodes rows [row0, row0 + 64) × k [p0, p0 + 32); zeros outside.
-DG_DEVICE void load_panel(const VerifyMatrix& x, int64_t rows, int64_t k, int64_t row0, int64_t p0,
+DG_DEVICE void load_panel(const VerifyMatrix& x, DType type, int64_t rows, int64_t k, int64_t row0, int64_t p0,
                           VerifyPanel& panel) {
   const uint32_t i = threadIdx.x / 4, p = threadIdx.x % 4 * 8;
   const uint8_t* from = static_cast<const uint8_t*>(x.data) + (row0 + i) * x.row_stride + p0 + p;
 #pragma unroll
   for (uint32_t e = 0; e < 8; ++e)
-    panel[p + e][i] = row0 + i < rows && p0 + p + e < k ? double(decode_e4m3(from[e])) : 0.0;
+    panel[p + e][i] = row0 + i < rows && p0 + p + e < k ? double(decode_fp8(type, from[e])) : 0.0;
 }
 
 DG_DEVICE float load_scale(const VerifyMatrix& scale, int64_t i, int64_t block) {
@@ -127,8 +129,8 @@ DG_DEVICE void verify_product(const VerifyArgs& args) {
   for (int64_t block = 0; block * 128 < args.k; ++block) {
     double block_sum[4][4] = {}, block_magnitude[4][4] = {};
     for (int64_t p0 = block * 128; p0 < block * 128 + 128 && p0 < args.k; p0 += kVerifyDepth) {
-      load_panel(args.a, args.m, args.k, row0, p0, panel_a);
-      load_panel(args.b, args.n, args.k, col0, p0, panel_b);
+      load_panel(args.a, args.a_type, args.m, args.k, row0, p0, panel_a);
+      load_panel(args.b, args.b_type, args.n, args.k, col0, p0, panel_b);
       __syncthreads();
 #pragma unroll 2
       for (uint32_t p = 0; p < kVerifyDepth; ++p) {
@@ -150,7 +152,7 @@ DG_DEVICE void verify_product(const VerifyArgs& args) {
 #pragma unroll
     for (uint32_t i = 0; i < 4; ++i) {
       scale_a[i] = row_of(i) < args.m ? load_scale(args.scale_a, row_of(i), block) : 1.0f;
-      scale_b[i] = col_of(i) < args.n ? load_scale(args.scale_b, col_of(i) / 128, block) : 1.0f;
+      scale_b[i] = col_of(i) < args.n ? load_scale(args.scale_b, col_of(i) / args.scale_rows_b, block) : 1.0f;
     }
 #pragma unroll
     for (uint32_t i = 0; i < 4; ++i) {
