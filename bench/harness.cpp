@@ -42,12 +42,13 @@ struct Operands {
 }  // namespace
 
 int64_t bytes_of(const Shape& s, DType d_type) {
+  if (s.layout == Layout::k_grouped) return depth_of(s) * (s.m + s.n) + 2 * s.groups * s.m * s.n * size_of(DType::f32);
   const std::vector<int> loads = loads_of(s);
   const int64_t busy = std::count_if(loads.begin(), loads.end(), [](int load) { return load > 0; });
   return busy * s.n * s.k + rows_of(s) * (s.k + s.n * size_of(d_type));
 }
 double flop_of(const Shape& s) {
-  return 2.0 * static_cast<double>(rows_of(s)) * static_cast<double>(s.n) * static_cast<double>(s.k);
+  return 2.0 * static_cast<double>(rows_of(s)) * static_cast<double>(s.n) * static_cast<double>(depth_of(s));
 }
 
 struct Harness::State {
@@ -100,7 +101,7 @@ struct Harness::State {
     Outcome* outcome;
   };
 
-  Problem problem_of(const Shape& s) const { return deep_gemm::problem_of(s, options.d_type); }
+  Problem problem_of(const Shape& s) const { return deep_gemm::problem_of(s, options.form); }
 
   void prepare_contender(const Contender& contender, Operands& set, bool rival, bool check);
   void time_launch_by_launch(const std::vector<Contender>& contenders, std::vector<Operands>& sets,
@@ -157,7 +158,7 @@ void record(Outcome& outcome, std::vector<double> samples, const CallTime& last,
 
 void Harness::State::time_launch_by_launch(const std::vector<Contender>& contenders, std::vector<Operands>& sets,
                                            ShapeResult& result) {
-  const int64_t floor_bytes = round_up(bytes_of(result.shape, options.d_type), 16);
+  const int64_t floor_bytes = round_up(bytes_of(result.shape, options.form.d_type), 16);
   Outcome bulk, vectors;
   int64_t at = 0;
   std::vector<Contender> all = contenders;
@@ -193,7 +194,7 @@ void Harness::State::time_launch_by_launch(const std::vector<Contender>& contend
 
 void Harness::State::time_sustained(const std::vector<Contender>& contenders, std::vector<Operands>& sets,
                                     ShapeResult& result) {
-  const int64_t floor_bytes = round_up(bytes_of(result.shape, options.d_type), 16);
+  const int64_t floor_bytes = round_up(bytes_of(result.shape, options.form.d_type), 16);
   Outcome bulk, vectors;
   int64_t at = 0;
   std::vector<Contender> all = contenders;
@@ -290,7 +291,7 @@ void Harness::compile(const std::vector<Shape>& shapes) {
 ShapeResult Harness::run(const Shape& shape) {
   State& s = *state_;
   const auto begin = std::chrono::steady_clock::now();
-  if (rows_of(shape) < 1 || shape.n < 1 || shape.k < 1)
+  if (rows_of(shape) < 1 || shape.n < 1 || depth_of(shape) < 1)
     fail(ErrorCode::invalid_argument, "bench: shape {} is empty, expected m, n, k >= 1", text(shape));
   ShapeResult result;
   result.shape = shape;
@@ -304,7 +305,7 @@ ShapeResult Harness::run(const Shape& shape) {
   result.kernel = kernel_name(result.plan.config);
   ClockWatch clocks(s.nvml.get());
 
-  const int64_t bytes = bytes_of(shape, s.options.d_type);
+  const int64_t bytes = bytes_of(shape, s.options.form.d_type);
   // Sustained: as many operand sets as keep the L2 from holding one until its next turn.
   const std::size_t set_count =
       s.options.regime == Regime::sustained
@@ -347,6 +348,9 @@ ShapeResult Harness::run(const Shape& shape) {
       rival.outcome.error = s.rival_note;
     } else if (!dense) {
       rival.outcome.error = "it has no grouped product with block scales";
+    } else if (s.options.form.scale_rows_b != 128 || s.options.form.a_type != DType::e4m3 ||
+               s.options.form.b_type != DType::e4m3) {
+      rival.outcome.error = "it is asked for e4m3 with recipe 1,128,128 only";
     } else {
       try {
         product = std::make_unique<CublasLtProduct>(*s.cublaslt, sets[0].ours.a(), sets[0].ours.b(), sets[0].rival_d);

@@ -17,14 +17,15 @@
 
 namespace deep_gemm::bench {
 
-/// Bytes a product must move at the least: each operand read once, D written once; without scales and padding.
+/// Bytes a product must move at the least: each operand read once, D written once, and read where it is added to; without
+/// scales and padding.
 int64_t bytes_of(const Shape& shape, DType d_type);
-/// 2·m·n·k, m being the rows of all groups
+/// 2·m·n·k, m (k-grouped: k) being that of all groups
 double flop_of(const Shape& shape);
 
 struct HarnessOptions {
   Regime regime = Regime::cool;
-  DType d_type = DType::bf16;
+  Problem form{};            ///< types and scales of all products; their shapes are left out
   bool rival = false;        ///< cuBLASLt beside ours
   bool rival_best = true;    ///< the rival runs the fastest of its first 8 proposals, timed warm; else its first
   bool all_configs = false;  ///< times the configs with the best estimates, up to `max_configs`

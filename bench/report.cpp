@@ -28,7 +28,8 @@ std::vector<Mean> means(const std::vector<ShapeResult>& shapes, Value&& value) {
                              {"m <= 128", [](const Shape& s) { return s.layout == Layout::dense && s.m <= 128; }},
                              {"contiguous", [](const Shape& s) { return s.layout == Layout::contiguous; }},
                              {"offsets", [](const Shape& s) { return s.layout == Layout::offsets; }},
-                             {"masked", [](const Shape& s) { return s.layout == Layout::masked; }}};
+                             {"masked", [](const Shape& s) { return s.layout == Layout::masked; }},
+                             {"k-grouped", [](const Shape& s) { return s.layout == Layout::k_grouped; }}};
   std::vector<Mean> found;
   for (const Part& part : kParts) {
     std::vector<double> values;
@@ -116,8 +117,8 @@ double chosen_over_best(const ShapeResult& shape) {
 Json shape_json(const ShapeResult& s, DType d_type) {
   Json json{{"m", rows_of(s.shape)},
             {"n", s.shape.n},
-            {"k", s.shape.k},
-            {"layout", name_of(s.shape.layout)},
+            {"k", depth_of(s.shape)},
+            {"layout", layout_text(s.shape.layout)},
             {"groups", s.shape.groups},
             {"loads", s.shape.loads},
             {"bytes", bytes_of(s.shape, d_type)},
@@ -225,7 +226,10 @@ nlohmann::ordered_json to_json(const Report& report) {
             {"timer_note", machine.timer_note},
             {"nvml_note", text_or_null(machine.nvml_note)},
             {"regime", name_of(options.regime)},
-            {"d_type", name_of(options.d_type)},
+            {"a_type", name_of(options.form.a_type)},
+            {"b_type", name_of(options.form.b_type)},
+            {"d_type", name_of(options.form.d_type)},
+            {"recipe", recipe_text(options.form)},
             {"seed", options.seed},
             {"repeats", options.repeats},
             {"checked", options.check}};
@@ -236,7 +240,7 @@ nlohmann::ordered_json to_json(const Report& report) {
         {"algo_choice", options.rival_best ? "fastest of its first 8 proposals, timed warm" : "its first proposal"}};
   }
   Json& shapes = json["shapes"] = Json::array();
-  for (const ShapeResult& shape : report.shapes) shapes.push_back(shape_json(shape, options.d_type));
+  for (const ShapeResult& shape : report.shapes) shapes.push_back(shape_json(shape, options.form.d_type));
   Json& sums = json["summary"] = {{"mismatches", mismatches(report.shapes)},
                                   {"over_floor", means_json(over_floor(report.shapes))}};
   if (options.rival) sums["speedup"] = means_json(speedups(report.shapes));
@@ -265,8 +269,8 @@ std::vector<std::vector<std::string>> table(const Report& report) {
   append({"floor us", "share", "kernel"});
   for (const ShapeResult& s : report.shapes) {
     rows.emplace_back();
-    if (grouped) append({name_of(s.shape.layout), fmt::format("{}", s.shape.groups)});
-    append({fmt::format("{}", rows_of(s.shape)), fmt::format("{}", s.shape.n), fmt::format("{}", s.shape.k)});
+    if (grouped) append({layout_text(s.shape.layout), fmt::format("{}", s.shape.groups)});
+    append({fmt::format("{}", rows_of(s.shape)), fmt::format("{}", s.shape.n), fmt::format("{}", depth_of(s.shape))});
     append(outcome_cells(s.ours));
     append({ran(s.ours) ? fmt::format("{:.0f}", s.ours.gbytes_per_s) : "-"});
     if (rival) {
@@ -292,9 +296,10 @@ std::vector<std::vector<std::string>> config_table(const Report& report) {
           (!best || other.outcome.time_us.median < best->outcome.time_us.median))
         best = &other;
     const bool chosen_is_best = ratio <= 1;
-    rows.push_back({fmt::format("{}", rows_of(s.shape)), fmt::format("{}", s.shape.n), fmt::format("{}", s.shape.k),
-                    us_text(s.ours.time_us.median), us_text(s.ours.time_us.median / ratio),
-                    fmt::format("{:.3f}", ratio), s.kernel, chosen_is_best ? "the same" : best->name});
+    rows.push_back({fmt::format("{}", rows_of(s.shape)), fmt::format("{}", s.shape.n),
+                    fmt::format("{}", depth_of(s.shape)), us_text(s.ours.time_us.median),
+                    us_text(s.ours.time_us.median / ratio), fmt::format("{:.3f}", ratio), s.kernel,
+                    chosen_is_best ? "the same" : best->name});
   }
   return rows;
 }
@@ -302,9 +307,9 @@ std::vector<std::vector<std::string>> config_table(const Report& report) {
 std::vector<std::string> summary(const Report& report) {
   const Machine& machine = report.machine;
   std::vector<std::string> lines{fmt::format(
-      "{}, {} SMs, driver {}, regime {}, D {}, {} repeats, seed {}, digest {}", machine.device, machine.num_sms,
+      "{}, {} SMs, driver {}, regime {}, {}, {} repeats, seed {}, digest {}", machine.device, machine.num_sms,
       machine.driver.empty() ? "CUDA " + machine.cuda : machine.driver, name_of(report.options.regime),
-      name_of(report.options.d_type), report.options.repeats, report.options.seed, tree_digest())};
+      form_text(report.options.form), report.options.repeats, report.options.seed, tree_digest())};
   lines.push_back(fmt::format("times by {}: {}", machine.timer, machine.timer_note));
   auto line = [&](const char* what, const std::vector<Mean>& found) {
     std::string text;

@@ -24,7 +24,8 @@ namespace {
 
 struct BenchOptions {
   ShapeOptions shapes;
-  std::string regime = "cool", rival, d_type = "bf16", json, configs;
+  FormOptions form;
+  std::string regime = "cool", rival, json, configs;
   bool all_configs = false, rival_first = false, no_check = false;
   std::optional<int> repeats;
   int max_configs = 24;
@@ -85,7 +86,7 @@ std::string text_of(const bench::Report& report) {
 bench::HarnessOptions harness_options(const BenchOptions& given) {
   bench::HarnessOptions options;
   options.regime = bench::regime_of(given.regime).value();
-  options.d_type = given.d_type == "f32" ? DType::f32 : DType::bf16;
+  options.form = given.form.form();
   options.rival = !given.rival.empty();
   options.rival_best = !given.rival_first;
   options.all_configs = given.all_configs;
@@ -102,6 +103,7 @@ void run(const BenchOptions& given) {
   const auto begin = std::chrono::steady_clock::now();
   auto seconds = [begin] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(); };
   const std::vector<Shape> shapes = given.shapes.shapes();
+  for (const Shape& shape : shapes) given.form.check(shape);
   bench::Report report;
   report.options = harness_options(given);
   report.date = utc_now();
@@ -176,9 +178,7 @@ void add_bench(CLI::App& app) {
       ->check(CLI::IsMember({"cublaslt"}));
   command->add_flag("--rival-first", given->rival_first,
                     "the rival runs its heuristic's first proposal, not the fastest of the first 8");
-  command->add_option("--d-type", given->d_type, "type of D")
-      ->check(CLI::IsMember({"bf16", "f32"}))
-      ->capture_default_str();
+  given->form.add_to(*command);
   command->add_option("--repeats", given->repeats, "timed calls of each contender (default 10; 4 with several configs)")
       ->check(CLI::Range(1, 1000));
   command->add_flag("--all-configs", given->all_configs, "time the best-estimated configs beside the chosen one");

@@ -10,7 +10,6 @@
 #include "options.h"
 #include "output.h"
 #include "text.h"
-#include "verify/verify.h"
 
 namespace deep_gemm::cli {
 namespace {
@@ -27,44 +26,22 @@ struct CheckOptions {
 struct Outcome {
   Shape shape;
   std::string kernel;
+  DType d_type;
   std::optional<GemmConfig> config;  ///< none on the CPU
   verify::Report report;
 };
 
 Outcome check(Backend& backend, const Shape& shape, const Problem& problem, const std::optional<GemmConfig>& config,
               uint64_t seed) {
-  constexpr unsigned char kNan = 0xff;  // as e4m3, bf16 and f32
-  const int64_t m = problem.m, n = problem.n, k = problem.k, blocks = (k + 127) / 128;
-  Outcome outcome{shape, "cpu", {}, {}};
+  Outcome outcome{shape, "cpu", problem.d_type, {}, {}};
   if (backend.on_gpu()) {
     outcome.config = config;
-    if (!config && m > 0 && n > 0) outcome.config = plan(problem, backend.device_info()).config;
+    if (!config && problem.m > 0 && problem.n > 0) outcome.config = plan(problem, backend.device_info()).config;
     outcome.kernel = outcome.config ? kernel_name(*outcome.config) : "none";
   }
-  if (shape.layout != Layout::dense) {
-    Workload workload(backend.context(), shape, problem, seed);
-    workload.call({}, outcome.config);
-    outcome.report = workload.verify();
-    return outcome;
-  }
-  const Matrix a = backend.matrix(DType::e4m3, m, k), b = backend.matrix(DType::e4m3, n, k);
-  const Matrix c = backend.matrix(problem.d_type, problem.accumulate ? m : 0, n),
-               d = backend.matrix(problem.d_type, m, n);
-  const Matrix scale_a = backend.mn_major(m, blocks), scale_b = backend.matrix(DType::f32, (n + 127) / 128, blocks);
-  for (const Matrix* matrix : {&a, &b, &c, &d, &scale_a, &scale_b}) backend.fill(*matrix, kNan);
-  const Fp8Tensor operand_a{a, problem.scaled_a ? scale_a.view() : TensorView{}};
-  const Fp8Tensor operand_b{b, problem.scaled_b ? scale_b.view() : TensorView{}};
-  Context& context = backend.context();
-  verify::fill_random(context, operand_a, {.seed = 3 * seed});
-  verify::fill_random(context, operand_b, {.seed = 3 * seed + 1});
-  GemmOptions options;
-  options.config = outcome.config;
-  if (problem.accumulate) {
-    verify::fill_random(context, c.view(), {.seed = 3 * seed + 2});
-    options.c = c.view();
-  }
-  fp8_gemm_nt(context, operand_a, operand_b, d, options);
-  outcome.report = verify::verify(context, operand_a, operand_b, options.c, d);
+  Workload workload(backend.context(), shape, problem, seed);
+  workload.call({}, outcome.config);
+  outcome.report = workload.verify();
   return outcome;
 }
 
@@ -82,11 +59,12 @@ nlohmann::ordered_json json_of(const Outcome& outcome) {
                      {"expected", one.expected},
                      {"bound", one.bound}});
   }
-  return {{"layout", name_of(outcome.shape.layout)},
+  return {{"layout", layout_text(outcome.shape.layout)},
           {"groups", outcome.shape.groups},
           {"m", rows_of(outcome.shape)},
           {"n", outcome.shape.n},
-          {"k", outcome.shape.k},
+          {"k", depth_of(outcome.shape)},
+          {"d_type", name_of(outcome.d_type)},
           {"kernel", outcome.kernel},
           {"config", outcome.config ? to_json(*outcome.config) : nlohmann::ordered_json()},
           {"worst_ratio", report.worst_ratio},
@@ -132,26 +110,30 @@ void check_all(const CheckOptions& options) {
   }
   const bool ok =
       std::all_of(outcomes.begin(), outcomes.end(), [](const Outcome& o) { return o.report.mismatches == 0; });
+  const FormOptions& form = options.problem.form;
   if (options.json) {
     nlohmann::ordered_json results = nlohmann::ordered_json::array();
     for (const Outcome& outcome : outcomes) results.push_back(json_of(outcome));
     print_json({{"backend", backend.on_gpu() ? "cuda" : "cpu"},
                 {"device", backend.description()},
-                {"d_type", options.problem.d_type},
+                {"a_type", form.a_type},
+                {"b_type", form.b_type},
+                {"d_type", form.d_type},
+                {"recipe", form.recipe},
                 {"seed", options.seed},
                 {"results", results},
                 {"ok", ok}});
   } else {
-    fmt::print("{}, D {}, seed {}: every element against a double-precision reference\n\n", backend.description(),
-               options.problem.d_type, options.seed);
-    Table table({"layout", "groups", "m", "n", "k", "kernel", "worst/bound", "global score", "mismatches", "ok"});
+    fmt::print("{}, {}, seed {}: every element against a double-precision reference\n\n", backend.description(),
+               form_text(form.form()), options.seed);
+    Table table({"layout", "groups", "m", "n", "k", "D", "kernel", "worst/bound", "global score", "mismatches", "ok"});
     for (const Outcome& outcome : outcomes) {
       const verify::Report& report = outcome.report;
-      table.add({name_of(outcome.shape.layout), fmt::to_string(outcome.shape.groups),
+      table.add({layout_text(outcome.shape.layout), fmt::to_string(outcome.shape.groups),
                  fmt::to_string(rows_of(outcome.shape)), fmt::to_string(outcome.shape.n),
-                 fmt::to_string(outcome.shape.k), outcome.kernel, fmt::format("{:.3f}", report.worst_ratio),
-                 fmt::format("{:.2e}", report.global_score), fmt::to_string(report.mismatches),
-                 report.mismatches == 0 ? "yes" : "NO"});
+                 fmt::to_string(depth_of(outcome.shape)), name_of(outcome.d_type), outcome.kernel,
+                 fmt::format("{:.3f}", report.worst_ratio), fmt::format("{:.2e}", report.global_score),
+                 fmt::to_string(report.mismatches), report.mismatches == 0 ? "yes" : "NO"});
     }
     table.print();
     for (const Outcome& outcome : outcomes) print_mismatches(outcome);

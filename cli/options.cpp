@@ -6,10 +6,10 @@
 namespace deep_gemm::cli {
 
 void LayoutOptions::add_to(CLI::App& app) {
-  app.add_option("--layout", name, "Of a mixture of experts: M is then the rows of one group")
-      ->check(CLI::IsMember({"dense", "contiguous", "offsets", "masked"}))
+  app.add_option("--layout", name, "Of a mixture of experts: M is then the rows of one group; k-grouped: K its depth")
+      ->check(CLI::IsMember(layout_names()))
       ->capture_default_str();
-  app.add_option("--groups", groups, "Experts, each with an N x K matrix B")
+  app.add_option("--groups", groups, "Experts, each with an N x K matrix B of its own")
       ->check(CLI::Range(int64_t{1}, kMaxGroups))
       ->capture_default_str();
   app.add_option("--alignment", alignment, "offsets: a group starts at a multiple of this")
@@ -20,7 +20,7 @@ void LayoutOptions::add_to(CLI::App& app) {
 Shape LayoutOptions::shape(int64_t m, int64_t n, int64_t k) const {
   const Layout layout = layout_of(name).value();
   if (layout == Layout::dense && groups != 1)
-    throw CLI::ValidationError("--groups needs --layout contiguous, offsets or masked");
+    throw CLI::ValidationError("--groups needs --layout contiguous, offsets, masked or k-grouped");
   return {.m = m, .n = n, .k = k, .layout = layout, .groups = groups, .alignment = alignment};
 }
 
@@ -41,19 +41,47 @@ std::vector<Shape> ShapeOptions::shapes() const {
   return {layout.shape(*m, *n, *k)};
 }
 
+void FormOptions::add_to(CLI::App& app) {
+  const CLI::IsMember fp8({"e4m3", "e5m2"});
+  app.add_option("--a-type", a_type, "Type of A")->check(fp8)->capture_default_str();
+  app.add_option("--b-type", b_type, "Type of B")->check(fp8)->capture_default_str();
+  app.add_option("--d-type", d_type, "Type of D; k-grouped: always f32")
+      ->check(CLI::IsMember({"bf16", "f32"}))
+      ->capture_default_str();
+  app.add_option("--recipe", recipe, "Rows of A, rows of B and columns that share a scale; k-grouped: always 1,1,128")
+      ->check(CLI::IsMember({"1,128,128", "1,1,128"}))
+      ->capture_default_str();
+}
+
+Problem FormOptions::form() const {
+  const auto fp8 = [](const std::string& name) { return name == "e5m2" ? DType::e5m2 : DType::e4m3; };
+  Problem form;
+  form.a_type = fp8(a_type), form.b_type = fp8(b_type);
+  form.d_type = d_type == "f32" ? DType::f32 : DType::bf16;
+  form.scale_rows_b = recipe == "1,1,128" ? 1 : 128;
+  return form;
+}
+
+void FormOptions::check(const Shape& shape) const {
+  if (recipe == "1,1,128" && shape.layout != Layout::dense && shape.layout != Layout::k_grouped)
+    throw CLI::ValidationError("--recipe 1,1,128 needs --layout dense or k-grouped");
+}
+
 void ProblemOptions::add_to(CLI::App& app) {
-  app.add_option("--d-type", d_type, "Type of D")->check(CLI::IsMember({"bf16", "f32"}))->capture_default_str();
-  app.add_flag("--accumulate", accumulate, "D = C + A*B^T instead of D = A*B^T");
+  form.add_to(app);
+  app.add_flag("--accumulate", accumulate, "D = C + A*B^T instead of D = A*B^T; k-grouped: always");
   app.add_flag("--unscaled-a", unscaled_a, "A without scales");
   app.add_flag("--unscaled-b", unscaled_b, "B without scales");
 }
 
 Problem ProblemOptions::problem(const Shape& shape) const {
-  Problem p = problem_of(shape, d_type == "f32" ? DType::f32 : DType::bf16);
-  if (accumulate && shape.layout != Layout::dense) throw CLI::ValidationError("--accumulate needs --layout dense");
-  p.scaled_a = !unscaled_a, p.scaled_b = !unscaled_b;
-  p.accumulate = accumulate;
-  return p;
+  form.check(shape);
+  if (accumulate && shape.layout != Layout::dense && shape.layout != Layout::k_grouped)
+    throw CLI::ValidationError("--accumulate needs --layout dense or k-grouped");
+  Problem problem = form.form();
+  problem.scaled_a = !unscaled_a, problem.scaled_b = !unscaled_b;
+  problem.accumulate = accumulate;
+  return problem_of(shape, problem);
 }
 
 void DeviceOptions::add_to(CLI::App& app) {

@@ -13,7 +13,7 @@
 
 namespace deep_gemm::cli {
 
-/// How the rows of M N K are shared out among experts.
+/// How M N K are shared out among experts.
 struct LayoutOptions {
   std::string name = "dense";
   int64_t groups = 1;
@@ -33,9 +33,19 @@ struct ShapeOptions {
   std::vector<Shape> shapes() const;
 };
 
+/// Types and scales.
+struct FormOptions {
+  std::string a_type = "e4m3", b_type = "e4m3", d_type = "bf16", recipe = "1,128,128";
+  void add_to(CLI::App& app);
+  /// Without a shape.
+  Problem form() const;
+  /// Throws CLI::ValidationError where the shape's layout has no such form.
+  void check(const Shape& shape) const;
+};
+
 /// All of a problem but its shape.
 struct ProblemOptions {
-  std::string d_type = "bf16";
+  FormOptions form;
   bool accumulate = false, unscaled_a = false, unscaled_b = false;
   void add_to(CLI::App& app);
   Problem problem(const Shape& shape) const;

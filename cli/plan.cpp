@@ -29,15 +29,16 @@ void show(const PlanOptions& options) {
   const GemmPlan plan = deep_gemm::plan(problem, device, config);
   if (options.json) {
     nlohmann::ordered_json out = {{"m", problem.m},           {"n", problem.n},
-                                  {"k", problem.k},           {"layout", name_of(problem.layout)},
+                                  {"k", problem.k},           {"layout", layout_text(problem.layout)},
                                   {"groups", problem.groups}, {"device", device.name}};
     out.update(to_json(plan));
     print_json(out);
     return;
   }
-  const std::string groups =
-      problem.layout == Layout::dense ? "" : fmt::format(", {}, {} groups", name_of(problem.layout), problem.groups);
-  fmt::print("problem   {} x {} x {}{}  D {}{}{}{}\n", problem.m, problem.n, problem.k, groups, options.problem.d_type,
+  const std::string groups = problem.layout == Layout::dense
+                                 ? ""
+                                 : fmt::format(", {}, {} groups", layout_text(problem.layout), problem.groups);
+  fmt::print("problem   {} x {} x {}{}  {}{}{}{}\n", problem.m, problem.n, problem.k, groups, form_text(problem),
              problem.accumulate ? ", accumulated" : "", problem.scaled_a ? "" : ", A without scales",
              problem.scaled_b ? "" : ", B without scales");
   fmt::print("device    {} ({} SMs)\n", device.name, problem.num_sms > 0 ? problem.num_sms : device.num_sms);

@@ -8,6 +8,8 @@
 #include <optional>
 #include <string_view>
 
+#include <fmt/ranges.h>
+
 #include "text.h"
 
 namespace deep_gemm::cli {
@@ -29,13 +31,19 @@ std::vector<std::string_view> cells_of(std::string_view line) {
   }
 }
 
-constexpr const char* kLayoutNames = "dense, contiguous, offsets, masked";
+constexpr Layout kLayouts[] = {Layout::dense, Layout::contiguous, Layout::offsets, Layout::masked, Layout::k_grouped};
 
 }  // namespace
 
+std::vector<std::string> layout_names() {
+  std::vector<std::string> names;
+  for (const Layout layout : kLayouts) names.push_back(layout_text(layout));
+  return names;
+}
+
 std::optional<Layout> layout_of(std::string_view name) {
-  for (const Layout layout : {Layout::dense, Layout::contiguous, Layout::offsets, Layout::masked})
-    if (name == name_of(layout)) return layout;
+  for (const Layout layout : kLayouts)
+    if (name == layout_text(layout)) return layout;
   return std::nullopt;
 }
 
@@ -80,7 +88,8 @@ std::vector<Shape> read_shapes(const std::string& path) {
     if (!given("layout").empty()) {
       const auto layout = layout_of(given("layout"));
       if (!layout)
-        fail(ErrorCode::io, "{}:{}: layout is '{}', expected one of {}", path, number, given("layout"), kLayoutNames);
+        fail(ErrorCode::io, "{}:{}: layout is '{}', expected one of {}", path, number, given("layout"),
+             fmt::join(layout_names(), ", "));
       shape.layout = *layout;
     }
     if (!given("groups").empty())
