@@ -230,8 +230,8 @@ TEST_P(GemmTest, NaNAndInfinityStayWhereTheyBelong) {
     // Exact operands: infinity times a sum that tensor cores truncate to zero, or beyond, would not be what it should be.
     const auto make_exact = [](Product& product) {
       Random random(9);
-      fill_exact_e4m3(product.a(), random);
-      fill_exact_e4m3(product.b(), random);
+      fill_exact_fp8(product.a(), random);
+      fill_exact_fp8(product.b(), random);
     };
     Product clean(context(), description);
     make_exact(clean);
@@ -254,6 +254,96 @@ TEST_P(GemmTest, NaNAndInfinityStayWhereTheyBelong) {
             ASSERT_FALSE(std::isfinite(value)) << spoiler.name << " at [" << i << ", " << j << "] gives " << value;
           }
         }
+    }
+  }
+}
+
+/// e4m3 and e5m2 in any mix, by both recipes, into both types of D, added or not.
+TEST_P(GemmTest, OperandForms) {
+  std::vector<Case> cases;
+  for (const OperandTypes& types : kOperandTypes)
+    for (const int scale_rows_b : {128, 1})
+      for (const DType d_type : {DType::bf16, DType::f32})
+        for (const Accumulate accumulate : {Accumulate::no, Accumulate::in_place})
+          for (const std::array<int64_t, 3> mnk :
+               {std::array<int64_t, 3>{1, 1, 1}, {7, 129, 130}, {65, 200, 257}, {129, 257, 300}, {130, 576, 1024}})
+            if (on_gpu() || mnk[2] < 1000)
+              cases.push_back({.m = mnk[0],
+                               .n = mnk[1],
+                               .k = mnk[2],
+                               .d_type = d_type,
+                               .types = types,
+                               .scale_rows_b = scale_rows_b,
+                               .accumulate = accumulate,
+                               .seed = cases.size()});
+  check(cases);
+}
+
+/// 1×128 scales of B in every layout beside those of A.
+TEST_P(GemmTest, ScalesOfBByRow) {
+  std::vector<Case> cases;
+  for (const ScaleLayout a : kScaleLayouts)
+    for (const ScaleLayout b : kScaleLayouts)
+      for (const int64_t n : {int64_t{1}, int64_t{131}, int64_t{300}})
+        if (on_gpu() || n < 300)
+          cases.push_back({.m = 70,
+                           .n = n,
+                           .k = 300,
+                           .d_type = DType::f32,
+                           .scale_rows_b = 1,
+                           .scale_a = a,
+                           .scale_b = b,
+                           .seed = cases.size()});
+  check(cases);
+}
+
+/// One scale a row of B that is the same for 128 rows gives the bits of the other recipe.
+TEST_P(GemmTest, BothRecipesAgreeWhereTheirScalesDo) {
+  const int64_t m = 130, n = 300, k = 400;
+  Product by_row(context(), {.m = m, .n = n, .k = k, .d_type = DType::f32, .scale_rows_b = 1});
+  Matrix square(context().device(), DType::f32, 3, 4, 0xff);
+  for (int64_t block = 0; block < 4; ++block)
+    for (int64_t j = 0; j < n; ++j) {
+      const auto scale = by_row.scale_b().get<float>(j / 128 * 128, block);
+      by_row.scale_b().set(j, block, scale);
+      square.set(j / 128, block, scale);
+    }
+  by_row.scale_b().upload(), square.upload();
+  by_row.check();
+  Matrix d(context().device(), DType::f32, m, n, 0xff);
+  fp8_gemm_nt(context(), by_row.tensor_a(), {by_row.b().view(), square.view()}, d.view());
+  if (on_gpu()) cuda::synchronize({});
+  d.download();
+  int64_t different = 0;
+  for (int64_t i = 0; i < m; ++i)
+    for (int64_t j = 0; j < n; ++j) different += d.bits(i, j) != by_row.d().bits(i, j);
+  EXPECT_EQ(different, 0);
+}
+
+/// e5m2 has infinities: they spoil their row or column, a product with zero or with its opposite is NaN.
+TEST_P(GemmTest, InfinitiesOfE5m2) {
+  for (const OperandTypes& types : kOperandTypes) {
+    if (types.a != DType::e5m2) continue;
+    Product product(context(), {.m = 70, .n = 150, .k = 300, .types = types, .scale_rows_b = 1});
+    Random random(4);
+    fill_exact_fp8(product.a(), random), fill_exact_fp8(product.b(), random);
+    product.a().set<uint8_t>(3, 299, 0x7c);                                        // infinity
+    product.a().set<uint8_t>(4, 0, 0xfc);                                          // negative
+    product.a().set<uint8_t>(5, 10, 0x7c), product.a().set<uint8_t>(5, 20, 0xfc);  // often both signs
+    product.a().set<uint8_t>(6, 77, 0x7d), product.a().set<uint8_t>(7, 78, 0xff);  // NaN
+    product.b().set<uint8_t>(9, 299, 0x00);                                        // zero times infinity
+    if (types.b == DType::e5m2) product.b().set<uint8_t>(140, 128, 0x7c);
+    product.a().upload(), product.b().upload();
+    product.check();
+    for (int64_t j = 0; j < 150; ++j) {
+      const float b = decode_fp8(types.b, product.b().get<uint8_t>(j, 299));
+      const float got = product.d().number(3, j);
+      if (j == 9) {
+        EXPECT_TRUE(std::isnan(got));
+      } else if (j != 140) {
+        EXPECT_EQ(got, b > 0 ? kInfinity : -kInfinity) << j;
+      }
+      EXPECT_TRUE(std::isnan(product.d().number(6, j)) && std::isnan(product.d().number(7, j))) << j;
     }
   }
 }

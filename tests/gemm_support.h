@@ -145,33 +145,36 @@ class Matrix {
 
 using Random = std::mt19937_64;
 
-/// e4m3 values of a bell curve with all its neighbours: ±448, zeros and denormals among them, no NaN.
-inline void fill_e4m3(Matrix& matrix, Random& random) {
-  static const std::array<uint8_t, 256> kCodes = [] {
+/// FP8 values of a bell curve with all its neighbours: ±448, zeros and denormals among them, no NaN.
+inline void fill_fp8(Matrix& matrix, Random& random) {
+  const auto codes_of = [](DType type) {
     std::array<uint8_t, 256> codes{};
     for (std::size_t i = 0; i < codes.size(); ++i) {
       const float x = (static_cast<float>(i) - 127.5f) / 128;  // 1 - x² is the density's rough shape
-      codes[i] = encode_e4m3(80 * x / std::sqrt(1.01f - x * x));
+      codes[i] = encode_fp8(type, 80 * x / std::sqrt(1.01f - x * x));
     }
-    codes[0] = 0xfe, codes[255] = 0x7e;    // ±448
-    codes[127] = 0x00, codes[128] = 0x80;  // ±0
-    codes[126] = 0x01, codes[129] = 0x85;  // denormals
+    codes[0] = encode_fp8(type, -448), codes[255] = static_cast<uint8_t>(codes[0] & 0x7f);
+    codes[127] = 0x00, codes[128] = 0x80;                               // ±0
+    codes[126] = 0x01, codes[129] = type == DType::e4m3 ? 0x85 : 0x83;  // denormals
     return codes;
-  }();
+  };
+  static const std::array<uint8_t, 256> kE4m3 = codes_of(DType::e4m3), kE5m2 = codes_of(DType::e5m2);
+  const std::array<uint8_t, 256>& codes = matrix.view().dtype == DType::e4m3 ? kE4m3 : kE5m2;
   uint64_t bits = 0;
   for (int64_t i = 0; i < matrix.rows(); ++i)
     for (int64_t j = 0; j < matrix.cols(); ++j, bits >>= 8) {
       if (j % 8 == 0) bits = random();
-      matrix.set(i, j, kCodes[bits & 0xff]);
+      matrix.set(i, j, codes[bits & 0xff]);
     }
   matrix.upload();
 }
 
 /// ±1 and ±2: sums of 128 products of such values are exact in tensor cores too, zeros and signs included.
-inline void fill_exact_e4m3(Matrix& matrix, Random& random) {
-  constexpr std::array<uint8_t, 4> kCodes = {0x38, 0xb8, 0x40, 0xc0};
+inline void fill_exact_fp8(Matrix& matrix, Random& random) {
+  constexpr std::array<float, 4> kValues = {1, -1, 2, -2};
   for (int64_t i = 0; i < matrix.rows(); ++i)
-    for (int64_t j = 0; j < matrix.cols(); ++j) matrix.set(i, j, kCodes[random() % kCodes.size()]);
+    for (int64_t j = 0; j < matrix.cols(); ++j)
+      matrix.set(i, j, encode_fp8(matrix.view().dtype, kValues[random() % kValues.size()]));
   matrix.upload();
 }
 
@@ -207,10 +210,19 @@ inline const char* name_of(ScaleLayout layout) {
 
 enum class Accumulate { no, in_place, out_of_place };
 
+/// Which types the operands have.
+struct OperandTypes {
+  DType a = DType::e4m3, b = DType::e4m3;
+};
+inline constexpr OperandTypes kOperandTypes[] = {
+    {DType::e4m3, DType::e4m3}, {DType::e4m3, DType::e5m2}, {DType::e5m2, DType::e4m3}, {DType::e5m2, DType::e5m2}};
+
 /// One call: shapes and how everything lies in memory.
 struct Case {
   int64_t m = 0, n = 0, k = 0;
   DType d_type = DType::bf16;
+  OperandTypes types{};
+  int scale_rows_b = 128;  ///< 1: recipe (1, 1, 128)
   ScaleLayout scale_a = ScaleLayout::mn_aligned, scale_b = ScaleLayout::k_major;
   Accumulate accumulate = Accumulate::no;
   int64_t pad_a = 0, pad_b = 0;  ///< bytes of NaN after each row beyond the least pitch, multiples of 16
@@ -225,13 +237,20 @@ struct Case {
             .d_type = d_type,
             .scaled_a = scale_a != ScaleLayout::none,
             .scaled_b = scale_b != ScaleLayout::none,
-            .accumulate = accumulate != Accumulate::no};
+            .accumulate = accumulate != Accumulate::no,
+            .a_type = types.a,
+            .b_type = types.b,
+            .scale_rows_b = scale_b == ScaleLayout::none ? 128 : scale_rows_b};
   }
+  Recipe recipe() const { return {1, scale_rows_b, 128}; }
 };
 
 inline std::string text(const Case& c) {
   std::string text = fmt::format("{}x{}x{} {}, scales {} {}", c.m, c.n, c.k, deep_gemm::name_of(c.d_type),
                                  name_of(c.scale_a), name_of(c.scale_b));
+  if (c.types.a != DType::e4m3 || c.types.b != DType::e4m3)
+    text += fmt::format(", {} · {}", deep_gemm::name_of(c.types.a), deep_gemm::name_of(c.types.b));
+  if (c.scale_rows_b != 128) text += ", recipe 1,1,128";
   if (c.accumulate != Accumulate::no)
     text += c.accumulate == Accumulate::in_place ? ", D += in place" : ", D = C + out of place";
   if (c.pad_a || c.pad_b) text += fmt::format(", pads of A and B {} {} bytes", c.pad_a, c.pad_b);
@@ -255,15 +274,16 @@ class Product {
   Product(Context& context, const Case& description)
       : case_(description),
         context_(context),
-        a_(operand(case_.m, case_.pad_a)),
-        b_(operand(case_.n, case_.pad_b)),
+        a_(operand(case_.types.a, case_.m, case_.pad_a)),
+        b_(operand(case_.types.b, case_.n, case_.pad_b)),
         d_(context.device(), case_.d_type, case_.m, case_.n, 0xff, case_.d) {
     Random random(case_.seed);
     const int64_t blocks = (case_.k + 127) / 128;
-    fill_e4m3(a_, random);
-    fill_e4m3(b_, random);
+    fill_fp8(a_, random);
+    fill_fp8(b_, random);
     make_scales(scale_a_, case_.scale_a, case_.m, blocks, case_.magnitude_a, random);
-    make_scales(scale_b_, case_.scale_b, (case_.n + 127) / 128, blocks, case_.magnitude_b, random);
+    make_scales(scale_b_, case_.scale_b, (case_.n + case_.scale_rows_b - 1) / case_.scale_rows_b, blocks,
+                case_.magnitude_b, random);
     if (case_.accumulate == Accumulate::no) return;
     c_.emplace(context.device(), case_.d_type, case_.m, case_.n, 0xff, case_.c);
     // As large as the product, so that either would be missed.
@@ -281,8 +301,9 @@ class Product {
   Fp8Tensor tensor_a() const { return {a_.view(), scale_a_ ? scale_a_->view() : TensorView{}}; }
   Fp8Tensor tensor_b() const { return {b_.view(), scale_b_ ? scale_b_->view() : TensorView{}}; }
 
-  /// `options` with C.
+  /// `options` with C and the recipe.
   GemmOptions with_c(GemmOptions options) const {
+    options.recipe = case_.recipe();
     if (c_) options.c = case_.accumulate == Accumulate::in_place ? d_.view() : c_->view();
     return options;
   }
@@ -312,7 +333,8 @@ class Product {
     EXPECT_EQ(d_.changed_guard_bytes(), 0) << where << ": wrote outside of D";
     if (case_.m == 0 || case_.n == 0) return;
     const std::optional<TensorView> c = c_ ? std::optional(c_->view()) : std::nullopt;
-    const verify::Report report = verify::verify(context_, tensor_a(), tensor_b(), c, d_.view(), stream);
+    const verify::Report report =
+        verify::verify(context_, tensor_a(), tensor_b(), c, d_.view(), stream, case_.recipe());
     EXPECT_EQ(report.elements, case_.m * case_.n) << where;
     if (report.mismatches == 0) return;
     std::string first;
@@ -331,9 +353,9 @@ class Product {
   }
 
  private:
-  Matrix operand(int64_t rows, int64_t pad) const {
-    // 0x7f is e4m3's NaN: a byte read as a value from beyond a row's end spoils the result.
-    return Matrix(context_.device(), DType::e4m3, rows, case_.k, 0x7f, {.pitch = (case_.k + 15) / 16 * 16 + pad});
+  Matrix operand(DType type, int64_t rows, int64_t pad) const {
+    // 0x7f is NaN: a byte read as a value from beyond a row's end spoils the result.
+    return Matrix(context_.device(), type, rows, case_.k, 0x7f, {.pitch = (case_.k + 15) / 16 * 16 + pad});
   }
   void make_scales(std::optional<Matrix>& scale, ScaleLayout layout, int64_t rows, int64_t blocks, float magnitude,
                    Random& random) const {

@@ -25,31 +25,39 @@ inline void set_element(Matrix& x, int64_t i, int64_t j, float value) {
     x.set(i, j, x.view().dtype == DType::bf16 ? encode_bf16(value) : encode_f16(value));
 }
 
-/// The e4m3 code whose value is nearest to `x`, the even one of two; found by trying all.
-inline uint8_t nearest_e4m3(float x) {
-  static const std::array<double, 0x7f> kValues = [] {
-    std::array<double, 0x7f> values{};
-    for (int code = 0; code < 0x7f; ++code) {
-      const int exponent = code >> 3, mantissa = code & 7;
-      values[static_cast<std::size_t>(code)] =
-          exponent ? std::ldexp(8 + mantissa, exponent - 10) : std::ldexp(mantissa, -9);
+/// The code of `type` whose value is nearest to `x`, the even one of two; found by trying all.
+inline uint8_t nearest_fp8(DType type, float x) {
+  const auto values_of = [](int codes, int mantissa_bits, int bias) {
+    std::vector<double> finite;
+    for (int code = 0; code < codes; ++code) {
+      const int exponent = code >> mantissa_bits, mantissa = code & ((1 << mantissa_bits) - 1);
+      finite.push_back(
+          std::ldexp(mantissa + (exponent ? 1 << mantissa_bits : 0), std::max(exponent, 1) - bias - mantissa_bits));
     }
-    return values;
-  }();
+    return finite;
+  };
+  static const std::vector<double> kE4m3 = values_of(0x7f, 3, 7), kE5m2 = values_of(0x7c, 2, 15);
+  const std::vector<double>& values = type == DType::e4m3 ? kE4m3 : kE5m2;
   if (std::isnan(x)) return 0x7f;
-  const double target = std::min(std::abs(static_cast<double>(x)), 448.0);
+  const double target = std::min(std::abs(static_cast<double>(x)), values.back());
   std::size_t best = 0;
-  for (std::size_t code = 1; code < kValues.size(); ++code) {
-    const double gain = std::abs(kValues[best] - target) - std::abs(kValues[code] - target);
+  for (std::size_t code = 1; code < values.size(); ++code) {
+    const double gain = std::abs(values[best] - target) - std::abs(values[code] - target);
     if (gain > 0 || (gain == 0 && code % 2 == 0)) best = code;
   }
   return static_cast<uint8_t>(best | (std::signbit(x) ? 0x80 : 0));
 }
 
+/// Which call: how many rows and columns share a scale.
+struct Shares {
+  int64_t rows, cols;
+};
+inline constexpr Shares kShares[] = {{1, 128}, {128, 128}, {128, 1}};
+
 struct QuantizeCase {
   int64_t rows = 0, cols = 0;
-  int64_t rows_per_scale = 1;
-  DType dtype = DType::bf16;
+  Shares shares{1, 128};
+  DType dtype = DType::bf16, out_dtype = DType::e4m3;
   bool power_of_two = false;
   Placement x{}, out{}, scale{};
 };
@@ -78,36 +86,38 @@ inline void fill_wildly(Matrix& x, Random& random) {
   x.upload();
 }
 
+inline auto quantize_call(const Shares& shares) {
+  return shares.cols == 1 ? quantize_128x1 : shares.rows == 1 ? quantize_1x128 : quantize_128x128;
+}
+
 inline void check_quantize(Context& context, const QuantizeCase& q, uint64_t seed) {
-  SCOPED_TRACE(fmt::format("{} x {} {}, {} rows a scale, pitches {} {}, power of two: {}", q.rows, q.cols,
-                           name_of(q.dtype), q.rows_per_scale, q.x.pitch, q.out.pitch, q.power_of_two));
+  SCOPED_TRACE(fmt::format("{} x {} {} to {}, {} x {} a scale, pitches {} {}, power of two: {}", q.rows, q.cols,
+                           name_of(q.dtype), name_of(q.out_dtype), q.shares.rows, q.shares.cols, q.x.pitch, q.out.pitch,
+                           q.power_of_two));
   Random random(seed);
-  const int64_t blocks = (q.cols + 127) / 128, groups = (q.rows + q.rows_per_scale - 1) / q.rows_per_scale;
+  const int64_t scale_rows = (q.rows + q.shares.rows - 1) / q.shares.rows;
+  const int64_t scale_cols = (q.cols + q.shares.cols - 1) / q.shares.cols;
   Matrix x(context.device(), q.dtype, q.rows, q.cols, 0xff, q.x);
-  Matrix out(context.device(), DType::e4m3, q.rows, q.cols, 0x55, q.out);
-  Matrix scale(context.device(), DType::f32, groups, blocks, 0x55, q.scale);
+  Matrix out(context.device(), q.out_dtype, q.rows, q.cols, 0x55, q.out);
+  Matrix scale(context.device(), DType::f32, scale_rows, scale_cols, 0x55, q.scale);
   fill_wildly(x, random);
   out.poison(), scale.poison();
-  const Fp8Tensor result{out.view(), scale.view()};
-  const QuantizeOptions options{.power_of_two_scales = q.power_of_two};
-  if (q.rows_per_scale == 1)
-    quantize_1x128(context, x.view(), result, options);
-  else
-    quantize_128x128(context, x.view(), result, options);
+  quantize_call(q.shares)(context, x.view(), {out.view(), scale.view()}, {.power_of_two_scales = q.power_of_two});
   if (context.device().type == DeviceType::cuda) cuda::synchronize({});
   out.download(), scale.download();
   EXPECT_EQ(out.changed_guard_bytes(), 0);
   EXPECT_EQ(scale.changed_guard_bytes(), 0);
 
   int64_t wrong = 0;
-  for (int64_t group = 0; group < groups; ++group) {
-    for (int64_t block = 0; block < blocks; ++block) {
-      const int64_t end_row = std::min(q.rows, (group + 1) * q.rows_per_scale);
-      const int64_t end_col = std::min(q.cols, (block + 1) * 128);
+  for (int64_t group = 0; group < scale_rows; ++group) {
+    for (int64_t block = 0; block < scale_cols; ++block) {
+      const int64_t end_row = std::min(q.rows, (group + 1) * q.shares.rows);
+      const int64_t end_col = std::min(q.cols, (block + 1) * q.shares.cols);
       float largest = 1e-4f;
-      for (int64_t i = group * q.rows_per_scale; i < end_row; ++i)
-        for (int64_t j = block * 128; j < end_col; ++j) largest = std::fmax(largest, std::abs(element(x, i, j)));
-      float expected = largest / 448.0f;
+      for (int64_t i = group * q.shares.rows; i < end_row; ++i)
+        for (int64_t j = block * q.shares.cols; j < end_col; ++j)
+          largest = std::fmax(largest, std::abs(element(x, i, j)));
+      float expected = largest / (q.out_dtype == DType::e4m3 ? 448.0f : 57344.0f);
       if (q.power_of_two && std::isfinite(expected)) {
         int exponent = 0;
         const float fraction = std::frexp(expected, &exponent);
@@ -115,9 +125,9 @@ inline void check_quantize(Context& context, const QuantizeCase& q, uint64_t see
       }
       const auto got = scale.get<float>(group, block);
       wrong += got != expected;
-      for (int64_t i = group * q.rows_per_scale; i < end_row; ++i)
-        for (int64_t j = block * 128; j < end_col; ++j)
-          wrong += out.get<uint8_t>(i, j) != nearest_e4m3(element(x, i, j) / expected);
+      for (int64_t i = group * q.shares.rows; i < end_row; ++i)
+        for (int64_t j = block * q.shares.cols; j < end_col; ++j)
+          wrong += out.get<uint8_t>(i, j) != nearest_fp8(q.out_dtype, element(x, i, j) / expected);
     }
   }
   EXPECT_EQ(wrong, 0);
@@ -129,26 +139,93 @@ TEST_P(LayoutTest, QuantizesByTheDefinition) {
   uint64_t seed = 0;
   for (const auto& [rows, cols] : kShapes)
     for (const DType dtype : {DType::bf16, DType::f16, DType::f32})
-      for (const int64_t rows_per_scale : {1, 128})
-        for (const bool power_of_two : {false, true})
-          check_quantize(context(), {rows, cols, rows_per_scale, dtype, power_of_two}, ++seed);
+      for (const DType out : {DType::e4m3, DType::e5m2})
+        for (const Shares& shares : kShares)
+          for (const bool power_of_two : {false, true})
+            check_quantize(context(), {rows, cols, shares, dtype, out, power_of_two}, ++seed);
 }
 
 TEST_P(LayoutTest, QuantizesAnyStrides) {
   uint64_t seed = 100;
   for (const DType dtype : {DType::bf16, DType::f16, DType::f32})
-    for (const int64_t rows_per_scale : {1, 128}) {
-      const int64_t groups = rows_per_scale == 1 ? 131 : 2;
+    for (const Shares& shares : kShares) {
+      const int64_t scale_rows = shares.rows == 1 ? 131 : 2, scale_cols = shares.cols == 1 ? 300 : 3;
+      const QuantizeCase base{131, 300, shares, dtype, seed % 2 ? DType::e4m3 : DType::e5m2};
+      const auto check = [&](const Placement& x, const Placement& out, const Placement& scale) {
+        QuantizeCase q = base;
+        q.x = x, q.out = out, q.scale = scale;
+        check_quantize(context(), q, ++seed);
+      };
       // Rows that vector loads cannot take, outputs that vector stores cannot, and scales in every layout.
-      check_quantize(context(), {131, 300, rows_per_scale, dtype, false, {.pitch = 301}, {.pitch = 304}}, ++seed);
-      check_quantize(context(), {131, 300, rows_per_scale, dtype, false, {.pitch = 304}, {.pitch = 307}}, ++seed);
-      check_quantize(context(), {131, 300, rows_per_scale, dtype, false, {.offset = 1}, {.offset = 3}}, ++seed);
-      check_quantize(context(), {131, 300, rows_per_scale, dtype, false, {}, {}, {.pitch = 7}}, ++seed);
-      check_quantize(context(),
-                     {131, 300, rows_per_scale, dtype, false, {}, {}, {.pitch = groups + 1, .transposed = true}},
-                     ++seed);
-      check_quantize(context(), {131, 300, rows_per_scale, dtype, false, {}, {}, {.spread = 3}}, ++seed);
+      check({.pitch = 301}, {.pitch = 304}, {});
+      check({.pitch = 304}, {.pitch = 307}, {});
+      check({.offset = 1}, {.offset = 3}, {});
+      check({}, {}, {.pitch = scale_cols + 4});
+      check({}, {}, {.pitch = scale_rows + 1, .transposed = true});
+      check({}, {}, {.spread = 3});
     }
+}
+
+/// What 128×1 scales are for: quantised along its rows, a matrix is, transposed, one with 1×128 scales.
+TEST_P(LayoutTest, ScalesOfColumnsAreThoseOfTheTransposedRows) {
+  for (const DType out_dtype : {DType::e4m3, DType::e5m2}) {
+    const int64_t rows = 300, cols = 200;
+    Random random(3);
+    Matrix x(context().device(), DType::f32, rows, cols, 0xff),
+        transposed(context().device(), DType::f32, cols, rows, 0);
+    fill_wildly(x, random);
+    for (int64_t i = 0; i < rows; ++i)
+      for (int64_t j = 0; j < cols; ++j) transposed.set(j, i, x.get<float>(i, j));
+    transposed.upload();
+    Matrix out(context().device(), out_dtype, rows, cols, 0), out_t(context().device(), out_dtype, cols, rows, 0);
+    Matrix scale(context().device(), DType::f32, 3, cols, 0), scale_t(context().device(), DType::f32, cols, 3, 0);
+    quantize_128x1(context(), x.view(), {out.view(), scale.view()});
+    quantize_1x128(context(), transposed.view(), {out_t.view(), scale_t.view()});
+    if (on_gpu()) cuda::synchronize({});
+    for (Matrix* m : {&out, &out_t, &scale, &scale_t}) m->download();
+    int64_t different = 0;
+    for (int64_t j = 0; j < cols; ++j) {
+      for (int64_t i = 0; i < rows; ++i) different += out.get<uint8_t>(i, j) != out_t.get<uint8_t>(j, i);
+      for (int64_t block = 0; block < 3; ++block)
+        different += scale.get<uint32_t>(block, j) != scale_t.get<uint32_t>(j, block);
+    }
+    EXPECT_EQ(different, 0);
+  }
+}
+
+/// Every float of a block's range by its upper 16 bits, the ties between codes and their neighbours among them: scale 1.
+TEST_P(LayoutTest, RoundsEveryQuotientAsTheDefinitionDoes) {
+  for (const DType out_dtype : {DType::e4m3, DType::e5m2}) {
+    const float largest = out_dtype == DType::e4m3 ? 448 : 57344;
+    std::vector<float> values;
+    for (uint32_t upper = 0; upper < 65536; ++upper)
+      for (const uint32_t lower : {0u, 1u, 0x8000u, 0xffffu}) {
+        const float value = float_from_bits(upper << 16 | lower);
+        if (!(std::abs(value) > largest)) values.push_back(value);  // NaN too
+      }
+    const int64_t rows = (std::ssize(values) + 126) / 127;
+    Matrix x(context().device(), DType::f32, rows, 128, 0), out(context().device(), out_dtype, rows, 128, 0);
+    Matrix scale(context().device(), DType::f32, rows, 1, 0);
+    for (int64_t i = 0; i < rows; ++i) {
+      x.set(i, 127, largest);
+      for (int64_t j = 0; j < 127 && i * 127 + j < std::ssize(values); ++j)
+        x.set(i, j, values[static_cast<std::size_t>(i * 127 + j)]);
+    }
+    x.upload();
+    quantize_1x128(context(), x.view(), {out.view(), scale.view()});
+    if (on_gpu()) cuda::synchronize({});
+    out.download(), scale.download();
+    int64_t wrong = 0;
+    for (int64_t i = 0; i < rows; ++i) {
+      wrong += scale.get<float>(i, 0) != 1;
+      for (int64_t j = 0; j < 128; ++j) {
+        const auto code = out.get<uint8_t>(i, j);
+        wrong += code != encode_fp8(out_dtype, x.get<float>(i, j));
+        wrong += j % 16 == 0 && code != nearest_fp8(out_dtype, x.get<float>(i, j));
+      }
+    }
+    EXPECT_EQ(wrong, 0) << deep_gemm::name_of(out_dtype);
+  }
 }
 
 TEST_P(LayoutTest, QuantisationErrorIsHalfAStep) {
@@ -172,9 +249,10 @@ TEST_P(LayoutTest, QuantisationErrorIsHalfAStep) {
 TEST_P(LayoutTest, QuantizeRejectsWhatDoesNotFit) {
   const Device device = context().device();
   Matrix x(device, DType::bf16, 10, 300, 0), out(device, DType::e4m3, 10, 300, 0), scale(device, DType::f32, 10, 3, 0);
-  const auto message = [&](const TensorView& from, const Fp8Tensor& to, bool square = false) -> std::string {
+  const auto message = [&](const TensorView& from, const Fp8Tensor& to,
+                           const Shares& shares = {1, 128}) -> std::string {
     try {
-      square ? quantize_128x128(context(), from, to) : quantize_1x128(context(), from, to);
+      quantize_call(shares)(context(), from, to, {});
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ErrorCode::invalid_argument);
       return error.what();
@@ -185,10 +263,13 @@ TEST_P(LayoutTest, QuantizeRejectsWhatDoesNotFit) {
   TensorView short_scale = scale.view();
   short_scale.shape[1] = 2;
   EXPECT_EQ(message(x.view(), {out.view(), short_scale}),
-            "quantize_1x128: out.scale is [10, 2], expected [10, 3] = [rows, ceil(cols / 128)] for cols = 300");
-  EXPECT_EQ(message(x.view(), {out.view(), scale.view()}, true),
+            "quantize_1x128: out.scale is [10, 2], expected [10, 3] = [rows, ceil(cols / 128)] for x of [10, 300]");
+  EXPECT_EQ(message(x.view(), {out.view(), scale.view()}, {128, 128}),
             "quantize_128x128: out.scale is [10, 3], expected [1, 3] = [ceil(rows / 128), ceil(cols / 128)] for x of "
             "[10, 300]");
+  EXPECT_EQ(message(x.view(), {out.view(), scale.view()}, {128, 1}),
+            "quantize_128x1: out.scale is [10, 3], expected [1, 300] = [ceil(rows / 128), cols] for x of [10, 300]");
+  EXPECT_EQ(message(x.view(), {x.view(), scale.view()}), "quantize_1x128: out.data is bf16, expected e4m3 or e5m2");
   EXPECT_EQ(message(x.view(), {out.view(), {}}), "quantize_1x128: out.scale has 0 dimensions, expected 2");
   EXPECT_EQ(message(out.view(), {out.view(), scale.view()}), "quantize_1x128: x is e4m3, expected bf16, f16 or f32");
   TensorView wide = x.view();

@@ -29,11 +29,13 @@ class Known {
       if (block == skip) continue;
       double products = 0, absolute = 0;
       for (int64_t p = block * 128; p < std::min(c.k, block * 128 + 128); ++p) {
-        const double x = decode_e4m3(product.a().get<uint8_t>(i, p)), y = decode_e4m3(product.b().get<uint8_t>(j, p));
+        const double x = decode_fp8(c.types.a, product.a().get<uint8_t>(i, p)),
+                     y = decode_fp8(c.types.b, product.b().get<uint8_t>(j, p));
         products += x * y, absolute += std::abs(x * y);
       }
-      const float scale = (c.scale_a == ScaleLayout::none ? 1 : product.scale_a().get<float>(i, block)) *
-                          (c.scale_b == ScaleLayout::none ? 1 : product.scale_b().get<float>(j / 128, block));
+      const float scale =
+          (c.scale_a == ScaleLayout::none ? 1 : product.scale_a().get<float>(i, block)) *
+          (c.scale_b == ScaleLayout::none ? 1 : product.scale_b().get<float>(j / c.scale_rows_b, block));
       sum += scale * products, magnitude += std::abs(static_cast<double>(scale)) * absolute;
     }
     return {sum, magnitude};
@@ -50,7 +52,8 @@ class Known {
   verify::Report judge() {
     std::optional<TensorView> c;
     if (product.description().accumulate != Accumulate::no) c = product.c().view();
-    return verify::verify(context_, product.tensor_a(), product.tensor_b(), c, product.d().view());
+    return verify::verify(context_, product.tensor_a(), product.tensor_b(), c, product.d().view(), {},
+                          product.description().recipe());
   }
 
   Product product;
@@ -79,6 +82,50 @@ TEST_P(VerifyTest, PassesWhatIsRight) {
         EXPECT_LT(report.global_score, 1e-5);
         EXPECT_TRUE(report.first.empty());
       }
+}
+
+TEST_P(VerifyTest, PassesWhatIsRightInEveryForm) {
+  for (const OperandTypes& types : kOperandTypes)
+    for (const int scale_rows_b : {128, 1})
+      for (const int64_t n : {int64_t{1}, int64_t{135}}) {
+        Known known(context(), {.m = 70, .n = n, .k = 290, .types = types, .scale_rows_b = scale_rows_b});
+        const verify::Report report = known.judge();
+        EXPECT_EQ(report.elements, 70 * n);
+        EXPECT_EQ(report.mismatches, 0) << text(known.product.description());
+        EXPECT_LT(report.global_score, 1e-5);
+      }
+}
+
+/// A type or a recipe taken for the other is no rounding error.
+TEST_P(VerifyTest, FindsTheWrongForm) {
+  for (const OperandTypes& types : kOperandTypes) {
+    Known known(context(), {.m = 64, .n = 300, .k = 300, .types = types, .scale_rows_b = 1});
+    for (const bool in_a : {true, false}) {
+      Fp8Tensor a = known.product.tensor_a(), b = known.product.tensor_b();
+      DType& type = (in_a ? a : b).data.dtype;
+      type = type == DType::e4m3 ? DType::e5m2 : DType::e4m3;
+      const verify::Report report =
+          verify::verify(context(), a, b, std::nullopt, known.product.d().view(), {}, Recipe{1, 1, 128});
+      EXPECT_GT(report.mismatches, 64 * 300 * 9 / 10) << (in_a ? "A" : "B");
+    }
+    // The first scale of each 128 rows for all of them.
+    Fp8Tensor b = known.product.tensor_b();
+    b.scale.shape[0] = 3, b.scale.strides[0] *= 128;
+    const verify::Report report =
+        verify::verify(context(), known.product.tensor_a(), b, std::nullopt, known.product.d().view());
+    EXPECT_GT(report.mismatches, 64 * 297 * 9 / 10);
+    EXPECT_EQ(known.judge().mismatches, 0);
+  }
+}
+
+TEST_P(VerifyTest, FindsSwappedScalesOfRowsOfB) {
+  Known known(context(), {.m = 64, .n = 200, .k = 300, .scale_rows_b = 1});
+  const auto first = known.product.scale_b().get<float>(130, 1), second = known.product.scale_b().get<float>(131, 1);
+  known.product.scale_b().set(130, 1, second), known.product.scale_b().set(131, 1, first);
+  known.product.scale_b().upload();
+  const verify::Report report = known.judge();
+  EXPECT_GT(report.mismatches, 64);
+  for (const verify::Mismatch& x : report.first) EXPECT_TRUE(x.col == 130 || x.col == 131) << x.col;
 }
 
 TEST_P(VerifyTest, FindsAZeroedTile) {
@@ -229,6 +276,22 @@ TEST_P(VerifyTest, NaNAndInfinityBelongWhereTheyBelong) {
   }
 }
 
+TEST_P(VerifyTest, InfinitiesOfE5m2BelongWhereTheyBelong) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  Known known(context(), {.m = 70, .n = 80, .k = 200, .types = {DType::e5m2, DType::e4m3}, .scale_rows_b = 1});
+  known.product.a().set<uint8_t>(3, 150, 0x7c), known.product.a().upload();
+  known.product.b().set<uint8_t>(11, 150, 0x00), known.product.b().upload();  // zero times infinity
+  known.compute();
+  EXPECT_TRUE(std::isnan(known.product.d().number(3, 11)));
+  EXPECT_EQ(known.judge().mismatches, 0);
+  for (const auto& [row, col] : {std::pair<int64_t, int64_t>{3, 11}, {3, 12}, {4, 12}}) {
+    known.compute();
+    const float right = known.product.d().number(row, col);
+    known.product.d().set_number(row, col, std::isinf(right) ? -right : kInf), known.product.d().upload();
+    EXPECT_EQ(known.judge().mismatches, 1) << row << ", " << col;
+  }
+}
+
 TEST_P(VerifyTest, OverflowMayBeInfinity) {
   for (const DType type : {DType::bf16, DType::f32}) {
     Known known(context(), {.m = 8, .n = 8, .k = 128, .d_type = type, .magnitude_a = 0x1p70f, .magnitude_b = 0x1p50f});
@@ -253,6 +316,35 @@ TEST_P(VerifyTest, EmptyProducts) {
     EXPECT_EQ(report.mismatches, 0);
     EXPECT_EQ(report.global_score, 0);
   }
+}
+
+TEST_P(VerifyTest, RandomE5m2IsWhatItSays) {
+  Matrix codes(context().device(), DType::e5m2, 400, 1000, 0x11, {.pitch = 1008});
+  verify::fill_random(context(), codes.view(), {.seed = 7});
+  if (on_gpu()) cuda::synchronize({});
+  codes.download();
+  EXPECT_EQ(codes.changed_guard_bytes(), 0);
+  double sum = 0, squares = 0;
+  int64_t extremes = 0, denormals = 0, zeros = 0, differences = 0, special = 0;
+  for (int64_t i = 0; i < 400; ++i) {
+    for (int64_t j = 0; j < 1000; ++j) {
+      const auto code = codes.get<uint8_t>(i, j);
+      differences += code != random_e5m2(mix_bits(14), static_cast<uint64_t>(i * 1000 + j));
+      special += (code & 0x7f) >= 0x7c;
+      extremes += (code & 0x7f) == 0x7b;
+      denormals += (code & 0x7f) > 0 && (code & 0x7f) < 4;
+      zeros += (code & 0x7f) == 0;
+      const double value = decode_e5m2(code) / 128;
+      sum += value, squares += value * value;
+    }
+  }
+  EXPECT_EQ(differences, 0);
+  EXPECT_EQ(special, 0);
+  EXPECT_NEAR(static_cast<double>(extremes) / 4e5, 0.012, 0.006);
+  EXPECT_GT(denormals, 50);
+  EXPECT_GT(zeros, 20);
+  EXPECT_NEAR(sum / 4e5, 0, 1);
+  EXPECT_NEAR(std::sqrt(squares / 4e5), 160, 3);
 }
 
 TEST_P(VerifyTest, RandomOperandsAreWhatTheySay) {

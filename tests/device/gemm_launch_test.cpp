@@ -12,8 +12,8 @@ class GemmLaunchTest : public BackendTest {
 /// Other operands in the same memory.
 void change(Product& product, uint64_t seed) {
   Random random(seed);
-  fill_e4m3(product.a(), random);
-  fill_e4m3(product.b(), random);
+  fill_fp8(product.a(), random);
+  fill_fp8(product.b(), random);
   fill_scales(product.scale_a(), 0x1p-6f, random);
   fill_scales(product.scale_b(), 0x1p-8f, random);
 }

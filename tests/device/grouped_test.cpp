@@ -4,6 +4,7 @@
 
 namespace deep_gemm::test {
 INSTANTIATE_TEST_SUITE_P(Gpu, GroupedTest, testing::Values(DeviceType::cuda), [](const auto&) { return "cuda"; });
+INSTANTIATE_TEST_SUITE_P(Gpu, KGroupedTest, testing::Values(DeviceType::cuda), [](const auto&) { return "cuda"; });
 
 namespace {
 

@@ -70,6 +70,9 @@ TEST(BenchReport, BytesAndFlop) {
   EXPECT_EQ(bytes_of({64, 2112, 7168}, DType::bf16), 2112 * 7168 + 64 * 7168 + 2 * 64 * 2112);
   EXPECT_EQ(bytes_of({1, 1, 1}, DType::f32), 6);
   EXPECT_DOUBLE_EQ(flop_of({4096, 7168, 16384}), 2.0 * 4096 * 7168 * 16384);
+  const Shape gradients{.m = 70, .n = 80, .k = 256, .layout = Layout::k_grouped, .groups = 3, .loads = {128, 0, 512}};
+  EXPECT_EQ(bytes_of(gradients, DType::bf16), 640 * (70 + 80) + 3 * 70 * 80 * 4 * 2);
+  EXPECT_DOUBLE_EQ(flop_of(gradients), 2.0 * 70 * 80 * 640);
 }
 
 TEST(BenchReport, MeansByPartOfTheShapes) {
@@ -107,6 +110,8 @@ TEST(BenchReport, JsonHoldsWhatWasMeasured) {
   const auto json = nlohmann::ordered_json::parse(to_json(r).dump());
   EXPECT_EQ(json["regime"], "cool");
   EXPECT_EQ(json["d_type"], "bf16");
+  EXPECT_EQ(json["a_type"], "e4m3");
+  EXPECT_EQ(json["recipe"], "1,128,128");
   EXPECT_EQ(json["digest"].get<std::string>(), tree_digest());
   EXPECT_EQ(json["digest"].get<std::string>().size(), 32u);
   EXPECT_TRUE(json["driver"].is_null());

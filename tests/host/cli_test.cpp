@@ -211,6 +211,58 @@ TEST_F(Cli, CheckOnTheCpu) {
   EXPECT_EQ(text.err, "");
 }
 
+TEST_F(Cli, CheckOfEveryForm) {
+  const std::string shapes = scratch.write("shapes.csv",
+                                           "layout,m,n,k,groups,loads\n"
+                                           "dense,65,130,257,1,\n"
+                                           "k-grouped,70,130,256,3,\n"
+                                           "k-grouped,70,130,256,3,128;0;384\n"
+                                           "k-grouped,33,40,256,4,7;0;129;300\n");
+  for (const char* a : {"e4m3", "e5m2"})
+    for (const char* b : {"e4m3", "e5m2"})
+      for (const char* recipe : {"1,128,128", "1,1,128"}) {
+        const json check = run_json(
+            {"check", "--shapes", shapes, "--backend", "cpu", "--a-type", a, "--b-type", b, "--recipe", recipe});
+        EXPECT_EQ(check["a_type"], a);
+        EXPECT_EQ(check["b_type"], b);
+        EXPECT_EQ(check["recipe"], recipe);
+        ASSERT_EQ(check["results"].size(), 4u);
+        for (const json& result : check["results"]) {
+          EXPECT_EQ(result["ok"], true) << result;
+          EXPECT_EQ(result["elements"],
+                    result["groups"].get<int64_t>() * result["m"].get<int64_t>() * result["n"].get<int64_t>());
+          EXPECT_EQ(result["d_type"], result["layout"] == "dense" ? "bf16" : "f32");
+        }
+        EXPECT_EQ(check["results"][1]["k"], 768);
+        EXPECT_EQ(check["results"][2]["layout"], "k-grouped");
+      }
+  const Result text = run({"check", "33", "64", "128", "--layout", "k-grouped", "--groups", "2", "--backend", "cpu"});
+  EXPECT_EQ(text.status, 0) << text.err;
+  EXPECT_NE(text.out.find("k-grouped"), std::string::npos) << text.out;
+  EXPECT_EQ(run_json({"check", "65", "130", "257", "--backend", "cpu", "--recipe", "1,1,128", "--unscaled-b",
+                      "--accumulate", "--d-type", "f32"})["ok"],
+            true);
+  refused({"check", "1", "2", "3", "--layout", "masked", "--recipe", "1,1,128", "--backend", "cpu"},
+          "--recipe 1,1,128 needs --layout dense or k-grouped");
+  refused({"check", "1", "2", "3", "--recipe", "1,128,1"}, "--recipe");
+  refused({"check", "1", "2", "3", "--a-type", "bf16"}, "--a-type");
+  refused({"bench", "1", "2", "3", "--layout", "offsets", "--recipe", "1,1,128"}, "--recipe 1,1,128 needs");
+}
+
+TEST_F(Cli, PlanOfEveryForm) {
+  const json gradients = run_json({"plan", "7168", "4096", "8192", "--layout", "k-grouped", "--groups", "4"});
+  EXPECT_EQ(gradients["layout"], "k-grouped");
+  EXPECT_EQ(gradients["config"]["d_type"], "f32");
+  EXPECT_EQ(gradients["config"]["accumulate"], true);
+  EXPECT_EQ(gradients["config"]["scale_rows_b"], 1);
+  const json dense = run_json({"plan", "4096", "7168", "2048", "--recipe", "1,1,128", "--a-type", "e5m2"});
+  EXPECT_EQ(dense["config"]["scale_rows_b"], 1);
+  EXPECT_EQ(dense["config"]["a_type"], "e5m2");
+  EXPECT_EQ(dense["config"]["b_type"], "e4m3");
+  const Result text = run({"plan", "4096", "7168", "2048", "--recipe", "1,1,128", "--b-type", "e5m2"});
+  EXPECT_NE(text.out.find("A e4m3, B e5m2, recipe 1,1,128, D bf16"), std::string::npos) << text.out;
+}
+
 TEST_F(Cli, GpuCommandsWithoutGpu) {
   if (cuda::device_count() > 0) GTEST_SKIP() << "this machine has a GPU";
   write_model(scratch.path("model"), 8, 16);

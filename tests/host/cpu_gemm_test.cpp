@@ -22,10 +22,10 @@ double by_definition(Product& product, int64_t i, int64_t j) {
   const Case& c = product.description();
   double sum = c.accumulate == Accumulate::no ? 0 : product.c().number(i, j);
   for (int64_t p = 0; p < c.k; ++p) {
-    double term =
-        decode_e4m3(product.a().get<uint8_t>(i, p)) * static_cast<double>(decode_e4m3(product.b().get<uint8_t>(j, p)));
+    double term = decode_fp8(c.types.a, product.a().get<uint8_t>(i, p)) *
+                  static_cast<double>(decode_fp8(c.types.b, product.b().get<uint8_t>(j, p)));
     if (c.scale_a != ScaleLayout::none) term *= product.scale_a().get<float>(i, p / 128);
-    if (c.scale_b != ScaleLayout::none) term *= product.scale_b().get<float>(j / 128, p / 128);
+    if (c.scale_b != ScaleLayout::none) term *= product.scale_b().get<float>(j / c.scale_rows_b, p / 128);
     sum += term;
   }
   return sum;
@@ -37,8 +37,15 @@ TEST_F(CpuGemmTest, IsTheProductByDefinition) {
     for (const auto& [n, k] : {LayerShape{1, 1}, {50, 16}, {130, 130}, {257, 257}})
       for (const DType type : {DType::bf16, DType::f32})
         for (const Accumulate accumulate : {Accumulate::no, Accumulate::in_place}) {
-          Product product(context(),
-                          {.m = m, .n = n, .k = k, .d_type = type, .accumulate = accumulate, .seed = ++seed});
+          ++seed;
+          Product product(context(), {.m = m,
+                                      .n = n,
+                                      .k = k,
+                                      .d_type = type,
+                                      .types = kOperandTypes[seed % 4],
+                                      .scale_rows_b = seed / 4 % 2 ? 128 : 1,
+                                      .accumulate = accumulate,
+                                      .seed = seed});
           product.run();
           EXPECT_EQ(product.d().changed_guard_bytes(), 0);
           int64_t wrong = 0;

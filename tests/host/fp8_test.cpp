@@ -74,6 +74,7 @@ void expect_rounds(const Format& format, uint32_t last_finite, Encode encode) {
 
 TEST(Fp8, EncodesToTheNearestCode) {
   expect_rounds(kE4m3, 0x7e, encode_e4m3);
+  expect_rounds(kE5m2, 0x7b, encode_e5m2);
   expect_rounds(kF16, 0x7bff, encode_f16);
   expect_rounds(kBf16, 0x7f7f, encode_bf16);
 }
@@ -82,6 +83,10 @@ TEST(Fp8, EveryCodeSurvivesARoundTrip) {
   for (uint32_t code = 0; code < 256; ++code) {
     if ((code & 0x7f) == 0x7f) continue;
     EXPECT_EQ(encode_e4m3(decode_e4m3(static_cast<uint8_t>(code))), code);
+  }
+  for (uint32_t code = 0; code < 256; ++code) {
+    if ((code & 0x7f) >= 0x7c) continue;
+    EXPECT_EQ(encode_e5m2(decode_e5m2(static_cast<uint8_t>(code))), code);
   }
   for (uint32_t code = 0; code < 65536; ++code) {
     const auto bits = static_cast<uint16_t>(code);
@@ -103,6 +108,14 @@ TEST(Fp8, TheEndsOfTheRange) {
     EXPECT_EQ(encode_e4m3(x), 0x00) << x;
     EXPECT_EQ(encode_e4m3(-x), 0x80) << x;
   }
+  for (float x : {57344.0f, 61439.0f, 61440.0f, 65536.0f, 1e30f, std::numeric_limits<float>::max(), kInf}) {
+    EXPECT_EQ(encode_e5m2(x), 0x7b) << x;
+    EXPECT_EQ(encode_e5m2(-x), 0xfb) << x;
+  }
+  for (float x : {std::numeric_limits<float>::denorm_min(), std::numeric_limits<float>::min(), 0x1p-17f}) {
+    EXPECT_EQ(encode_e5m2(x), 0x00) << x;
+    EXPECT_EQ(encode_e5m2(-x), 0x80) << x;
+  }
   EXPECT_EQ(encode_f16(65519.996f), 0x7bff);
   EXPECT_EQ(encode_f16(65520.0f), 0x7c00);
   EXPECT_EQ(encode_f16(-kInf), 0xfc00);
@@ -110,6 +123,7 @@ TEST(Fp8, TheEndsOfTheRange) {
   EXPECT_EQ(encode_bf16(-kInf), 0xff80);
   for (float x : {kNaN, -kNaN, std::bit_cast<float>(0x7f800001u), std::bit_cast<float>(0xffffffffu)}) {
     EXPECT_EQ(encode_e4m3(x), 0x7f);
+    EXPECT_EQ(encode_e5m2(x), 0x7f);
     EXPECT_EQ(encode_f16(x), 0x7fff);
     EXPECT_EQ(encode_bf16(x), 0x7fff);
   }
@@ -125,6 +139,23 @@ TEST(Fp8, RoundsScalesUpToPowersOfTwo) {
   EXPECT_EQ(round_up_to_power_of_two(kInf), kInf);
 }
 
+/// By the type as an argument, and every bf16 number, which has more bits than either: what rounds once rounds the same.
+TEST(Fp8, TheTypeAsAnArgument) {
+  EXPECT_EQ(largest_fp8(DType::e4m3), kE4m3.value(0x7e));
+  EXPECT_EQ(largest_fp8(DType::e5m2), kE5m2.value(0x7b));
+  for (uint32_t code = 0; code < 65536; ++code) {
+    const float x = decode_bf16(static_cast<uint16_t>(code));
+    EXPECT_EQ(encode_fp8(DType::e4m3, x), encode_e4m3(x));
+    EXPECT_EQ(encode_fp8(DType::e5m2, x), encode_e5m2(x));
+  }
+  for (uint32_t code = 0; code < 256; ++code) {
+    const auto c = static_cast<uint8_t>(code);
+    EXPECT_EQ(float_bits(decode_fp8(DType::e4m3, c)), float_bits(decode_e4m3(c)));
+    EXPECT_EQ(float_bits(decode_fp8(DType::e5m2, c)), float_bits(decode_e5m2(c)));
+  }
+}
+
+static_assert(encode_e5m2(1.0f) == 0x3c && decode_e5m2(0x3c) == 1.0f);
 static_assert(encode_e4m3(1.0f) == 0x38 && decode_e4m3(0x38) == 1.0f);
 
 }  // namespace

@@ -40,6 +40,39 @@ TEST(Shapes, ReadsLayoutsGroupsAndLoads) {
     EXPECT_GE(read_shapes(std::string(DG_SOURCE_DIR "/bench/shapes/") + name + ".csv").size(), 20u) << name;
 }
 
+TEST(Shapes, KGroupedLoadsAreDepths) {
+  Scratch scratch;
+  const Shapes shapes = read_shapes(scratch.write("a",
+                                                  "layout,m,n,k,groups,loads\n"
+                                                  "k-grouped,70,80,256,3,\n"
+                                                  "k-grouped,70,80,256,3,128;0;640\n"));
+  EXPECT_EQ(shapes,
+            (Shapes{{.m = 70, .n = 80, .k = 256, .layout = Layout::k_grouped, .groups = 3},
+                    {.m = 70, .n = 80, .k = 256, .layout = Layout::k_grouped, .groups = 3, .loads = {128, 0, 640}}}));
+  EXPECT_EQ(loads_of(shapes[0]), (std::vector<int>{256, 256, 256}));
+  EXPECT_EQ(rows_of(shapes[1]), 70);
+  EXPECT_EQ(depth_of(shapes[0]), 768);
+  EXPECT_EQ(depth_of(shapes[1]), 768);
+  EXPECT_EQ(text(shapes[1]), "k-grouped 3x 70x80x (768)");
+  const Problem problem = problem_of(shapes[1], {.d_type = DType::bf16, .a_type = DType::e5m2});
+  EXPECT_EQ(problem, (Problem{.m = 70,
+                              .n = 80,
+                              .k = 640,
+                              .d_type = DType::f32,
+                              .accumulate = true,
+                              .a_type = DType::e5m2,
+                              .scale_rows_b = 1,
+                              .layout = Layout::k_grouped,
+                              .groups = 3}));
+  EXPECT_EQ(form_text(problem), "A e5m2, B e4m3, recipe 1,1,128, D f32");
+  for (const Shape& shape : read_shapes(DG_SOURCE_DIR "/bench/shapes/weight_gradients.csv")) {
+    EXPECT_EQ(shape.layout, Layout::k_grouped);
+    for (const int k : loads_of(shape)) EXPECT_EQ(k % 128, 0);
+    EXPECT_EQ(depth_of(shape), shape.groups == 32 ? 16384 : 32768) << text(shape);
+  }
+  for (const std::string& name : layout_names()) EXPECT_EQ(layout_text(layout_of(name).value()), name);
+}
+
 TEST(Shapes, ErrorsNameFileAndLine) {
   Scratch scratch;
   const auto refused = [&](const std::string& content, const std::string& part) {

@@ -90,7 +90,7 @@ const Plant kPlants[] = {
          }
        });
      }},
-    {"swapped scales of B's blocks of n",
+    {"swapped scales of two of B's rows, or blocks of them",
      [](Product& p) {
        run_changed<float>(p, p.scale_b(), [](Matrix& s) {
          for (int64_t j = 0; j < 4; ++j) {
@@ -108,10 +108,23 @@ const Plant kPlants[] = {
      }},
 };
 
-class TestOfTests : public testing::TestWithParam<DType> {
+struct Form {
+  const char* name;
+  DType d_type;
+  OperandTypes types{};
+  int scale_rows_b = 128;
+};
+
+class TestOfTests : public testing::TestWithParam<Form> {
  protected:
   Context context_;
-  Case case_{.m = kM, .n = kN, .k = kK, .d_type = GetParam(), .d = {.pitch = kN + 3}};
+  Case case_{.m = kM,
+             .n = kN,
+             .k = kK,
+             .d_type = GetParam().d_type,
+             .types = GetParam().types,
+             .scale_rows_b = GetParam().scale_rows_b,
+             .d = {.pitch = kN + 3}};
 };
 
 TEST_P(TestOfTests, EveryPlantedErrorFails) {
@@ -149,8 +162,12 @@ TEST_P(TestOfTests, AByteWrittenBesideDFails) {
   EXPECT_EQ(product.d().changed_guard_bytes(), 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Cpu, TestOfTests, testing::Values(DType::bf16, DType::f32),
-                         [](const auto& type) { return deep_gemm::name_of(type.param); });
+INSTANTIATE_TEST_SUITE_P(Cpu, TestOfTests,
+                         testing::Values(Form{"bf16", DType::bf16}, Form{"f32", DType::f32},
+                                         Form{"e5m2_e4m3", DType::bf16, {DType::e5m2, DType::e4m3}},
+                                         Form{"e4m3_e5m2_1d1d", DType::f32, {DType::e4m3, DType::e5m2}, 1},
+                                         Form{"e5m2_1d1d", DType::bf16, {DType::e5m2, DType::e5m2}, 1}),
+                         [](const auto& form) { return form.param.name; });
 
 }  // namespace
 }  // namespace deep_gemm::test
