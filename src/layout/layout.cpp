@@ -2,12 +2,12 @@
 #include <cstdint>
 #include <limits>
 
-#include <deep_gemm/layout/quantize.cuh>
 #include <deep_gemm/layout/scales.cuh>
 
 #include "context_impl.h"
 #include "cpu/cpu.h"
 #include "gemm/check.h"
+#include "layout/layout.h"
 #include "text.h"
 
 namespace deep_gemm {
@@ -68,20 +68,6 @@ void check_quantize(const char* function, const Device& device, const TensorView
          shares.cols == 1 ? "cols" : "ceil(cols / 128)", shape_text(x));
 }
 
-/// The kernel's name says what it does, so that profilers show it.
-std::string kernel_entry(DType type, DType out, ScaleBlock shares) {
-  return fmt::format("quantize_{}x{}_{}_{}", shares.rows, shares.cols, name_of(type), name_of(out));
-}
-
-std::string kernel_text(DType type, DType out, ScaleBlock shares) {
-  return fmt::format(
-      "#include <deep_gemm/layout/quantize.cuh>\n"
-      "extern \"C\" __global__ void __launch_bounds__(deep_gemm::kQuantizeThreads) "
-      "{}(const __grid_constant__ deep_gemm::QuantizeArgs args) {{ "
-      "deep_gemm::quantize<deep_gemm::DType::{}, deep_gemm::DType::{}, deep_gemm::ScaleBlock{{{}, {}}}>(args); }}\n",
-      kernel_entry(type, out, shares), name_of(type), name_of(out), shares.rows, shares.cols);
-}
-
 bool has_aligned_rows(const TensorView& t, int64_t bytes) {
   const int64_t pitch_bytes = stride_or(t, 0, 0) * size_of(t.dtype);
   return reinterpret_cast<std::uintptr_t>(t.data) % static_cast<std::uintptr_t>(bytes) == 0 && pitch_bytes % bytes == 0;
@@ -100,8 +86,8 @@ void quantize(const char* function, Context& context, const TensorView& x, const
     fail(ErrorCode::invalid_argument, "{}: x is {}, expected at most 2^31 - 1 thread blocks of work", function,
          shape_text(x));
   const cuda::DeviceContext::Scope scope(*impl.cuda);
-  const cuda::Kernel& kernel =
-      impl.kernel(kernel_entry(x.dtype, out.data.dtype, shares), kernel_text(x.dtype, out.data.dtype, shares));
+  const jit::KernelSource source = quantize_kernel(x.dtype, out.data.dtype, shares);
+  const cuda::Kernel& kernel = impl.kernel(source.entry, source.text);
   QuantizeArgs args{.x = x.data,
                     .out = static_cast<uint8_t*>(out.data.data),
                     .scale = static_cast<float*>(out.scale.data),
@@ -119,6 +105,15 @@ void quantize(const char* function, Context& context, const TensorView& x, const
 }
 
 }  // namespace
+
+jit::KernelSource quantize_kernel(DType type, DType out, ScaleBlock shares) {
+  const std::string entry = fmt::format("quantize_{}x{}_{}_{}", shares.rows, shares.cols, name_of(type), name_of(out));
+  return {entry, fmt::format("#include <deep_gemm/layout/quantize.cuh>\n"
+                             "extern \"C\" __global__ void __launch_bounds__(deep_gemm::kQuantizeThreads) "
+                             "{}(const __grid_constant__ deep_gemm::QuantizeArgs args) {{ deep_gemm::quantize<"
+                             "deep_gemm::DType::{}, deep_gemm::DType::{}, deep_gemm::ScaleBlock{{{}, {}}}>(args); }}\n",
+                             entry, name_of(type), name_of(out), shares.rows, shares.cols)};
+}
 
 void quantize_1x128(Context& context, const TensorView& x, const Fp8Tensor& out, const QuantizeOptions& options) {
   quantize("quantize_1x128", context, x, out, {1, 128}, options);

@@ -6,6 +6,7 @@
 #include "context_impl.h"
 #include "cpu/parallel.h"
 #include "text.h"
+#include "verify/kernels.h"
 #include "verify/verify.h"
 
 namespace deep_gemm::verify {
@@ -44,11 +45,8 @@ void fill(Context::Impl& impl, const TensorView& t, const RandomOptions& options
     return;
   }
   const cuda::DeviceContext::Scope scope(*impl.cuda);
-  const cuda::Kernel& kernel = impl.kernel("fill_random",
-                                           "#include <deep_gemm/verify/random.cuh>\n"
-                                           "extern \"C\" __global__ void __launch_bounds__(deep_gemm::kFillThreads) "
-                                           "fill_random(const __grid_constant__ deep_gemm::FillRandomArgs args) { "
-                                           "deep_gemm::fill_random(args); }\n");
+  const jit::KernelSource source = fill_random_kernel();
+  const cuda::Kernel& kernel = impl.kernel(source.entry, source.text);
   constexpr int64_t kMaxBlocks = 4096;
   const int64_t blocks = std::min(kMaxBlocks, (count + kFillThreads - 1) / kFillThreads);
   void* params[] = {&args};
@@ -56,6 +54,14 @@ void fill(Context::Impl& impl, const TensorView& t, const RandomOptions& options
 }
 
 }  // namespace
+
+jit::KernelSource fill_random_kernel() {
+  return {"fill_random",
+          "#include <deep_gemm/verify/random.cuh>\n"
+          "extern \"C\" __global__ void __launch_bounds__(deep_gemm::kFillThreads) "
+          "fill_random(const __grid_constant__ deep_gemm::FillRandomArgs args) { "
+          "deep_gemm::fill_random(args); }\n"};
+}
 
 void fill_random(Context& context, const Fp8Tensor& t, const RandomOptions& options, Stream stream) {
   fill(context.impl(), t.data, options, false, stream);

@@ -15,6 +15,7 @@
 #include "context_impl.h"
 #include "cpu/parallel.h"
 #include "gemm/check.h"
+#include "verify/kernels.h"
 
 namespace deep_gemm::verify {
 namespace {
@@ -146,11 +147,8 @@ struct LaunchResult {
 };
 
 LaunchResult launch_reference(Context::Impl& impl, VerifyArgs args, uint64_t slot_count, Stream stream) {
-  const cuda::Kernel& kernel = impl.kernel("verify_product",
-                                           "#include <deep_gemm/verify/reference.cuh>\n"
-                                           "extern \"C\" __global__ void __launch_bounds__(deep_gemm::kVerifyThreads) "
-                                           "verify_product(const __grid_constant__ deep_gemm::VerifyArgs args) { "
-                                           "deep_gemm::verify_product(args); }\n");
+  const jit::KernelSource source = reference_kernel();
+  const cuda::Kernel& kernel = impl.kernel(source.entry, source.text);
   LaunchResult result;
   result.row_mismatches.resize(static_cast<std::size_t>(args.m));
   const std::size_t row_bytes = result.row_mismatches.size() * sizeof(uint32_t);
@@ -226,6 +224,14 @@ Report verify_on_cuda(Context::Impl& impl, const Fp8Tensor& a, const Fp8Tensor& 
 }
 
 }  // namespace
+
+jit::KernelSource reference_kernel() {
+  return {"verify_product",
+          "#include <deep_gemm/verify/reference.cuh>\n"
+          "extern \"C\" __global__ void __launch_bounds__(deep_gemm::kVerifyThreads) "
+          "verify_product(const __grid_constant__ deep_gemm::VerifyArgs args) { "
+          "deep_gemm::verify_product(args); }\n"};
+}
 
 Report verify(Context& context, const Fp8Tensor& a, const Fp8Tensor& b, const std::optional<TensorView>& c,
               const TensorView& d, Stream stream, const Recipe& recipe) {
