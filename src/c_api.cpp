@@ -94,6 +94,9 @@ Options known_options(const char* function, const Options* options, Options know
          "most {}",
          function, size, sizeof(Options));
   std::memcpy(&known, options, shared);
+  if constexpr (requires { known.reserved; })
+    if (known.reserved != 0)
+      fail(ErrorCode::invalid_argument, "{}: options.reserved is {}, expected 0", function, known.reserved);
   return known;
 }
 
@@ -158,6 +161,39 @@ GemmConfig config_of(const char* function, const char* text) {
   return configs.front();
 }
 
+Recipe recipe_of(const deep_gemm_recipe& recipe) {
+  if (recipe.rows_a == 0 && recipe.rows_b == 0 && recipe.cols == 0) return {};
+  return {recipe.rows_a, recipe.rows_b, recipe.cols};
+}
+
+GemmOptions options_of(const char* function, const deep_gemm_gemm_options* options) {
+  const auto known = known_options(function, options, deep_gemm_gemm_options DEEP_GEMM_GEMM_OPTIONS_INIT);
+  GemmOptions converted{.stream = {known.stream},
+                        .recipe = recipe_of(known.recipe),
+                        .num_sms = known.num_sms,
+                        .batch_invariant = known.batch_invariant != 0,
+                        .programmatic_launch = known.programmatic_launch != 0,
+                        .weights_are_constant = known.weights_are_constant != 0,
+                        .workspace = view_of(function, "workspace", known.workspace)};
+  if (known.c) converted.c = view_of(function, "c", known.c);
+  if (known.config) converted.config = config_of(function, known.config);
+  return converted;
+}
+
+GroupedOptions options_of(const char* function, const deep_gemm_grouped_options* options) {
+  const auto known = known_options(function, options, deep_gemm_grouped_options DEEP_GEMM_GROUPED_OPTIONS_INIT);
+  GroupedOptions converted{.stream = {known.stream},
+                           .num_sms = known.num_sms,
+                           .programmatic_launch = known.programmatic_launch != 0,
+                           .batch_invariant = known.batch_invariant != 0,
+                           .weights_are_constant = known.weights_are_constant != 0,
+                           .workspace = view_of(function, "workspace", known.workspace),
+                           .alignment = known.alignment == 0 ? 1 : known.alignment,
+                           .zero_padding = known.zero_padding != 0};
+  if (known.config) converted.config = config_of(function, known.config);
+  return converted;
+}
+
 DeviceInfo device_info(const char* function, const std::string& name) {
   if (name == "h100") return DeviceInfo::h100();
   if (name == "h200") return DeviceInfo::h200();
@@ -209,14 +245,74 @@ deep_gemm_status deep_gemm_fp8_gemm_nt(deep_gemm_context* context, const deep_ge
                                        const deep_gemm_gemm_options* options, deep_gemm_error** error) noexcept {
   return guarded(error, [&] {
     constexpr const char* kFunction = "fp8_gemm_nt";
-    Context& on = given(kFunction, "context", context).context;
-    const auto known = known_options(kFunction, options, deep_gemm_gemm_options DEEP_GEMM_GEMM_OPTIONS_INIT);
-    GemmOptions converted{
-        .stream = {known.stream}, .num_sms = known.num_sms, .programmatic_launch = known.programmatic_launch != 0};
-    if (known.c) converted.c = view_of(kFunction, "c", known.c);
-    if (known.config) converted.config = config_of(kFunction, known.config);
-    fp8_gemm_nt(on, fp8_of(kFunction, "a", "scale_a", a), fp8_of(kFunction, "b", "scale_b", b),
-                view_of(kFunction, "d", d), converted);
+    fp8_gemm_nt(given(kFunction, "context", context).context, fp8_of(kFunction, "a", "scale_a", a),
+                fp8_of(kFunction, "b", "scale_b", b), view_of(kFunction, "d", d), options_of(kFunction, options));
+  });
+}
+
+int64_t deep_gemm_get_m_alignment_for_contiguous_layout() noexcept { return get_m_alignment_for_contiguous_layout(); }
+
+deep_gemm_status deep_gemm_m_grouped_fp8_gemm_nt_contiguous(deep_gemm_context* context, const deep_gemm_fp8_tensor* a,
+                                                            const deep_gemm_fp8_tensor* b, const deep_gemm_tensor* d,
+                                                            const deep_gemm_tensor* m_indices,
+                                                            const deep_gemm_grouped_options* options,
+                                                            deep_gemm_error** error) noexcept {
+  return guarded(error, [&] {
+    constexpr const char* kFunction = "m_grouped_fp8_gemm_nt_contiguous";
+    m_grouped_fp8_gemm_nt_contiguous(given(kFunction, "context", context).context, fp8_of(kFunction, "a", "scale_a", a),
+                                     fp8_of(kFunction, "b", "scale_b", b), view_of(kFunction, "d", d),
+                                     view_of(kFunction, "m_indices", m_indices), options_of(kFunction, options));
+  });
+}
+
+deep_gemm_status deep_gemm_m_grouped_fp8_gemm_nt_offsets(deep_gemm_context* context, const deep_gemm_fp8_tensor* a,
+                                                         const deep_gemm_fp8_tensor* b, const deep_gemm_tensor* d,
+                                                         const deep_gemm_tensor* ends,
+                                                         const deep_gemm_grouped_options* options,
+                                                         deep_gemm_error** error) noexcept {
+  return guarded(error, [&] {
+    constexpr const char* kFunction = "m_grouped_fp8_gemm_nt_offsets";
+    m_grouped_fp8_gemm_nt_offsets(given(kFunction, "context", context).context, fp8_of(kFunction, "a", "scale_a", a),
+                                  fp8_of(kFunction, "b", "scale_b", b), view_of(kFunction, "d", d),
+                                  view_of(kFunction, "ends", ends), options_of(kFunction, options));
+  });
+}
+
+deep_gemm_status deep_gemm_m_grouped_fp8_gemm_nt_masked(deep_gemm_context* context, const deep_gemm_fp8_tensor* a,
+                                                        const deep_gemm_fp8_tensor* b, const deep_gemm_tensor* d,
+                                                        const deep_gemm_tensor* masked_m, int64_t expected_m,
+                                                        const deep_gemm_grouped_options* options,
+                                                        deep_gemm_error** error) noexcept {
+  return guarded(error, [&] {
+    constexpr const char* kFunction = "m_grouped_fp8_gemm_nt_masked";
+    m_grouped_fp8_gemm_nt_masked(given(kFunction, "context", context).context, fp8_of(kFunction, "a", "scale_a", a),
+                                 fp8_of(kFunction, "b", "scale_b", b), view_of(kFunction, "d", d),
+                                 view_of(kFunction, "masked_m", masked_m), expected_m, options_of(kFunction, options));
+  });
+}
+
+deep_gemm_status deep_gemm_k_grouped_fp8_gemm_nt(deep_gemm_context* context, const deep_gemm_fp8_tensor* a,
+                                                 const deep_gemm_fp8_tensor* b, const deep_gemm_tensor* d,
+                                                 const int32_t* ks, size_t groups,
+                                                 const deep_gemm_gemm_options* options,
+                                                 deep_gemm_error** error) noexcept {
+  return guarded(error, [&] {
+    constexpr const char* kFunction = "k_grouped_fp8_gemm_nt";
+    if (groups != 0) given(kFunction, "ks", ks);
+    k_grouped_fp8_gemm_nt(given(kFunction, "context", context).context, fp8_of(kFunction, "a", "scale_a", a),
+                          fp8_of(kFunction, "b", "scale_b", b), view_of(kFunction, "d", d), {ks, groups},
+                          options_of(kFunction, options));
+  });
+}
+
+deep_gemm_status deep_gemm_workspace_bytes(const deep_gemm_fp8_tensor* a, const deep_gemm_fp8_tensor* b,
+                                           const deep_gemm_recipe* recipe, int64_t* bytes,
+                                           deep_gemm_error** error) noexcept {
+  return guarded(error, [&] {
+    constexpr const char* kFunction = "workspace_bytes";
+    given(kFunction, "bytes", bytes) = 0;
+    *bytes = workspace_bytes(fp8_of(kFunction, "a", "scale_a", a), fp8_of(kFunction, "b", "scale_b", b),
+                             recipe ? recipe_of(*recipe) : Recipe{});
   });
 }
 
@@ -225,15 +321,25 @@ deep_gemm_status deep_gemm_quantize(deep_gemm_context* context, const deep_gemm_
                                     deep_gemm_error** error) noexcept {
   return guarded(error, [&] {
     const auto known = known_options("quantize", options, deep_gemm_quantize_options DEEP_GEMM_QUANTIZE_OPTIONS_INIT);
-    if (known.rows_per_scale != 0 && known.rows_per_scale != 1 && known.rows_per_scale != 128)
-      fail(ErrorCode::invalid_argument, "quantize: options.rows_per_scale is {}, expected 1 or 128",
-           known.rows_per_scale);
-    const bool blocks = known.rows_per_scale == 128;
-    const char* function = blocks ? "quantize_128x128" : "quantize_1x128";
-    (blocks ? quantize_128x128 : quantize_1x128)(
-        given(function, "context", context).context, view_of(function, "x", x),
-        fp8_of(function, "out.data", "out.scale", out),
-        {.stream = {known.stream}, .power_of_two_scales = known.power_of_two_scales != 0});
+    const int rows = known.rows_per_scale == 0 ? 1 : known.rows_per_scale;
+    const int cols = known.cols_per_scale == 0 ? 128 : known.cols_per_scale;
+    using Call = void(Context&, const TensorView&, const Fp8Tensor&, const QuantizeOptions&);
+    Call* call = nullptr;
+    const char* function = nullptr;
+    if (rows == 1 && cols == 128)
+      call = quantize_1x128, function = "quantize_1x128";
+    else if (rows == 128 && cols == 128)
+      call = quantize_128x128, function = "quantize_128x128";
+    else if (rows == 128 && cols == 1)
+      call = quantize_128x1, function = "quantize_128x1";
+    else
+      fail(
+          ErrorCode::invalid_argument,
+          "quantize: options.rows_per_scale is {} and cols_per_scale {}, expected 1 and 128, 128 and 128, or 128 and 1",
+          rows, cols);
+    call(given(function, "context", context).context, view_of(function, "x", x),
+         fp8_of(function, "out.data", "out.scale", out),
+         {.stream = {known.stream}, .power_of_two_scales = known.power_of_two_scales != 0});
   });
 }
 

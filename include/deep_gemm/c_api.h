@@ -6,9 +6,7 @@
  *
  * Structures that may grow begin with their `size` in bytes, as the caller's compiler knows it; fields that are zero
  * have their default, so programs built with an older header run with a newer library. A library that is older than the
- * program refuses fields that it does not know unless they are zero.
- *
- * Grouped calls, when they come, follow the same pattern. */
+ * program refuses fields that it does not know unless they are zero. */
 #pragma once
 
 #include <stddef.h>
@@ -111,6 +109,14 @@ deep_gemm_status deep_gemm_context_create(deep_gemm_device device, const deep_ge
 /** No call may be using it; null is allowed. Work that was enqueued on a stream goes on. */
 void deep_gemm_context_destroy(deep_gemm_context* context) DEEP_GEMM_NOEXCEPT;
 
+/** deep_gemm::Recipe: how many rows of A and of B, and how many columns of both, share a scale: {1, 128, 128}, which
+ * {0, 0, 0} stands for, or {1, 1, 128}. */
+typedef struct deep_gemm_recipe {
+  int32_t rows_a;
+  int32_t rows_b;
+  int32_t cols;
+} deep_gemm_recipe;
+
 typedef struct deep_gemm_gemm_options {
   size_t size;
   void* stream;                /**< CUstream or cudaStream_t; null: the default stream */
@@ -118,9 +124,16 @@ typedef struct deep_gemm_gemm_options {
   int32_t num_sms;             /**< at most so many; 0: all */
   int32_t programmatic_launch; /**< 1: the kernel may start before the stream's previous one ends */
   const char* config;          /**< run this kernel: JSON as deep_gemm_plan gives it. Null: the plan's choice */
+  /** Scratch memory of at least deep_gemm_workspace_bytes(), not used by other calls until this one has run: rank 1, any
+   * dtype, 16-byte aligned, on the context's device. Null: stream-ordered allocation. */
+  const deep_gemm_tensor* workspace;
+  deep_gemm_recipe recipe;
+  int32_t batch_invariant;      /**< 1: a row's bits depend neither on m and other rows nor on the number of SMs */
+  int32_t weights_are_constant; /**< 1, with programmatic_launch: nothing that may still run writes B or its scales */
+  int32_t reserved;             /**< 0 */
 } deep_gemm_gemm_options;
 /* clang-format off */
-#define DEEP_GEMM_GEMM_OPTIONS_INIT {sizeof(deep_gemm_gemm_options), 0, 0, 0, 0, 0}
+#define DEEP_GEMM_GEMM_OPTIONS_INIT {sizeof(deep_gemm_gemm_options), 0, 0, 0, 0, 0, 0, {0, 0, 0}, 0, 0, 0}
 /* clang-format on */
 
 /** deep_gemm::fp8_gemm_nt: D = A·Bᵀ (+ C). A is [m, k], B [n, k], D [m, n]; what they may be stands in gemm.h. `options`
@@ -130,18 +143,79 @@ deep_gemm_status deep_gemm_fp8_gemm_nt(deep_gemm_context* context, const deep_ge
                                        const deep_gemm_gemm_options* options,
                                        deep_gemm_error** error) DEEP_GEMM_NOEXCEPT;
 
+typedef struct deep_gemm_grouped_options {
+  size_t size;
+  void* stream;
+  const deep_gemm_tensor* workspace; /**< this and the next five: as in deep_gemm_gemm_options */
+  const char* config;
+  int32_t num_sms;
+  int32_t programmatic_launch;
+  int32_t batch_invariant;
+  int32_t weights_are_constant;
+  int32_t alignment;    /**< offsets: groups start at multiples of this, 1 to 2^20; 0: 1 */
+  int32_t zero_padding; /**< 1, offsets: rows of D between a group's end and that multiple become zeros */
+} deep_gemm_grouped_options;
+/* clang-format off */
+#define DEEP_GEMM_GROUPED_OPTIONS_INIT {sizeof(deep_gemm_grouped_options), 0, 0, 0, 0, 0, 0, 0, 0, 0}
+/* clang-format on */
+
+/** deep_gemm::get_m_alignment_for_contiguous_layout: groups of the contiguous layout start at multiples of this many
+ * rows. */
+int64_t deep_gemm_get_m_alignment_for_contiguous_layout(void) DEEP_GEMM_NOEXCEPT;
+
+/** The calls for a mixture of experts: for each group g, the rows of A that belong to it times B[g]ᵀ, in one launch. B is
+ * [groups, n, k]. The last tensor before the options is int32 with stride 1, on the context's device; where that is a GPU
+ * the host never reads it. `options` may be null.
+ *
+ * deep_gemm::m_grouped_fp8_gemm_nt_contiguous: A [m, k], D [m, n]; `m_indices` [m] has each row's group, -1 for padding. */
+deep_gemm_status deep_gemm_m_grouped_fp8_gemm_nt_contiguous(deep_gemm_context* context, const deep_gemm_fp8_tensor* a,
+                                                            const deep_gemm_fp8_tensor* b, const deep_gemm_tensor* d,
+                                                            const deep_gemm_tensor* m_indices,
+                                                            const deep_gemm_grouped_options* options,
+                                                            deep_gemm_error** error) DEEP_GEMM_NOEXCEPT;
+/** deep_gemm::m_grouped_fp8_gemm_nt_offsets: A [m, k], D [m, n]; `ends` [groups] has the row after each group's last. */
+deep_gemm_status deep_gemm_m_grouped_fp8_gemm_nt_offsets(deep_gemm_context* context, const deep_gemm_fp8_tensor* a,
+                                                         const deep_gemm_fp8_tensor* b, const deep_gemm_tensor* d,
+                                                         const deep_gemm_tensor* ends,
+                                                         const deep_gemm_grouped_options* options,
+                                                         deep_gemm_error** error) DEEP_GEMM_NOEXCEPT;
+/** deep_gemm::m_grouped_fp8_gemm_nt_masked: A [groups, m_max, k], D [groups, m_max, n]; the first `masked_m[g]` rows of
+ * each group are valid. `expected_m` ≥ 0 is a hint. */
+deep_gemm_status deep_gemm_m_grouped_fp8_gemm_nt_masked(deep_gemm_context* context, const deep_gemm_fp8_tensor* a,
+                                                        const deep_gemm_fp8_tensor* b, const deep_gemm_tensor* d,
+                                                        const deep_gemm_tensor* masked_m, int64_t expected_m,
+                                                        const deep_gemm_grouped_options* options,
+                                                        deep_gemm_error** error) DEEP_GEMM_NOEXCEPT;
+
+/** deep_gemm::k_grouped_fp8_gemm_nt, for weight gradients: D[g] = C[g] + A_g·B_gᵀ, D and C [groups, m, n] FP32, where `ks`
+ * [groups] on the host has each group's k. A and B are flat or strided, their scales 1×128: see gemm.h. `options` may be
+ * null; its `c` left out: D itself. */
+deep_gemm_status deep_gemm_k_grouped_fp8_gemm_nt(deep_gemm_context* context, const deep_gemm_fp8_tensor* a,
+                                                 const deep_gemm_fp8_tensor* b, const deep_gemm_tensor* d,
+                                                 const int32_t* ks, size_t groups,
+                                                 const deep_gemm_gemm_options* options,
+                                                 deep_gemm_error** error) DEEP_GEMM_NOEXCEPT;
+
+/** deep_gemm::workspace_bytes: `*bytes` receives how much scratch memory a call with these operands needs, 0 where none.
+ * `recipe` may be null. */
+deep_gemm_status deep_gemm_workspace_bytes(const deep_gemm_fp8_tensor* a, const deep_gemm_fp8_tensor* b,
+                                           const deep_gemm_recipe* recipe, int64_t* bytes,
+                                           deep_gemm_error** error) DEEP_GEMM_NOEXCEPT;
+
 typedef struct deep_gemm_quantize_options {
   size_t size;
   void* stream;
-  int32_t rows_per_scale;      /**< 0 or 1: quantize_1x128; 128: quantize_128x128 */
+  int32_t rows_per_scale;      /**< 0 or 1: quantize_1x128; 128: quantize_128x128, or quantize_128x1 */
   int32_t power_of_two_scales; /**< 1: round scales up to powers of two */
+  int32_t cols_per_scale;      /**< 0 or 128; with rows_per_scale = 128 also 1: quantize_128x1 */
+  int32_t reserved;            /**< 0 */
 } deep_gemm_quantize_options;
 /* clang-format off */
-#define DEEP_GEMM_QUANTIZE_OPTIONS_INIT {sizeof(deep_gemm_quantize_options), 0, 0, 0}
+#define DEEP_GEMM_QUANTIZE_OPTIONS_INIT {sizeof(deep_gemm_quantize_options), 0, 0, 0, 0, 0}
 /* clang-format on */
 
-/** deep_gemm::quantize_1x128 or quantize_128x128: writes x [rows, cols] as FP8 and FP32 scales to `out`, whose scale may
- * not be null. `options` may be null. */
+/** deep_gemm::quantize_1x128, quantize_128x128 or quantize_128x1: writes x [rows, cols] as FP8 and FP32 scales to `out`,
+ * whose scale may not be null. `options` may be null. */
 deep_gemm_status deep_gemm_quantize(deep_gemm_context* context, const deep_gemm_tensor* x,
                                     const deep_gemm_fp8_tensor* out, const deep_gemm_quantize_options* options,
                                     deep_gemm_error** error) DEEP_GEMM_NOEXCEPT;
@@ -149,7 +223,7 @@ deep_gemm_status deep_gemm_quantize(deep_gemm_context* context, const deep_gemm_
 /** deep_gemm::tma_aligned_rows: elements between two columns of the scales of `mn` rows that TMA can read. */
 int64_t deep_gemm_tma_aligned_rows(int64_t mn) DEEP_GEMM_NOEXCEPT;
 /** deep_gemm::to_mn_major_aligned: copies FP32 scales [mn, blocks] into the layout that fp8_gemm_nt takes for A as it
- * is: `out` [mn, blocks] with strides [1, pitch]. */
+ * is: `out` [mn, blocks] with strides [1, pitch]. Both may have a first dimension more for groups. */
 deep_gemm_status deep_gemm_to_mn_major_aligned(deep_gemm_context* context, const deep_gemm_tensor* scale,
                                                const deep_gemm_tensor* out, void* stream,
                                                deep_gemm_error** error) DEEP_GEMM_NOEXCEPT;
