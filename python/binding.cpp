@@ -11,6 +11,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "context_impl.h"
+#include "direct.h"
 #include "gemm/check.h"
 #include "tensors.h"
 #include "text.h"
@@ -22,6 +23,7 @@ using namespace nb::literals;
 
 // Settings are read by every call.
 std::atomic<int> num_sms = 0, compile_mode = 0;
+std::atomic<int> mk_alignment = static_cast<int>(get_m_alignment_for_contiguous_layout());
 std::atomic<bool> programmatic_launch = false;
 
 // Called from any thread that runs the library, which never holds the GIL there.
@@ -63,24 +65,45 @@ DeviceInfo device_info(const std::string& name) {
 }
 
 bool is_tuple_of(nb::handle given, std::initializer_list<int> expected) {
-  if (nb::len(given) != expected.size()) return false;
+  if (!PySequence_Check(given.ptr()) || nb::len(given) != expected.size()) return false;
   std::size_t i = 0;
   for (const int value : expected)
-    if (nb::cast<int>(given[i++]) != value) return false;
+    if (int number = 0; !nb::try_cast(nb::object(given[i++]), number) || number != value) return false;
   return true;
 }
 
-/// What one scale covers is the same in every way of saying it; None is the default.
-void check_recipe(const char* function, const char* name, nb::handle given, std::initializer_list<int> expected) {
-  if (given.is_none() || is_tuple_of(given, expected)) return;
-  fail(ErrorCode::invalid_argument, "{}: {} is {}, expected ({})", function, name,
-       nb::cast<std::string>(nb::repr(given)), fmt::join(expected, ", "));
+std::string text_of(nb::handle object) { return nb::cast<std::string>(nb::repr(object)); }
+
+[[noreturn]] void reject_recipe(const char* function, const char* name, nb::handle given, const char* expected) {
+  fail(ErrorCode::invalid_argument, "{}: {} is {}, expected {}", function, name, text_of(given), expected);
 }
 
-void check_recipes(const char* function, nb::handle both, nb::handle a, nb::handle b) {
-  check_recipe(function, "recipe", both, {1, 128, 128});
-  check_recipe(function, "recipe_a", a, {1, 128});
-  check_recipe(function, "recipe_b", b, {128, 128});
+/// What one scale covers, said in up to two ways that must not contradict each other; None everywhere is the default.
+Recipe recipe_of(const char* function, nb::handle both, nb::handle a, nb::handle b) {
+  Recipe recipe;
+  if (both.is_none() && a.is_none() && b.is_none()) return recipe;
+  if (!a.is_none() && !is_tuple_of(a, {1, 128})) reject_recipe(function, "recipe_a", a, "(1, 128)");
+  if (!b.is_none()) {
+    if (is_tuple_of(b, {1, 128}))
+      recipe.rows_b = 1;
+    else if (!is_tuple_of(b, {128, 128}))
+      reject_recipe(function, "recipe_b", b, "(128, 128) or (1, 128)");
+  }
+  if (!both.is_none()) {
+    const bool is_1d1d = is_tuple_of(both, {1, 1, 128});
+    if (!is_1d1d && !is_tuple_of(both, {1, 128, 128}))
+      reject_recipe(function, "recipe", both, "(1, 128, 128) or (1, 1, 128)");
+    if (!b.is_none() && is_1d1d != (recipe.rows_b == 1))
+      reject_recipe(function, "recipe", both, fmt::format("what recipe_b says, {}", text_of(b)).c_str());
+    recipe.rows_b = is_1d1d ? 1 : 128;
+  }
+  return recipe;
+}
+
+/// What a call needs; operands that are no matrices are for its own checks to refuse.
+int64_t scratch_bytes(const Fp8Tensor& a, const Fp8Tensor& b, const Recipe& recipe) {
+  if (a.data.device.type != DeviceType::cuda || a.scale.rank == 1 || b.scale.rank == 1) return 0;
+  return workspace_bytes(a, b, recipe);
 }
 
 /// What a call does in compile mode.
@@ -107,20 +130,47 @@ bool gemm(nb::handle a, nb::handle b, nb::handle d, nb::handle c, nb::handle rec
   return attempt([&] {
     Arguments arguments(kFunction);
     arguments.set_bytes(dtype);
-    check_recipes(kFunction, recipe, recipe_a, recipe_b);
+    GemmOptions options;
+    options.recipe = recipe_of(kFunction, recipe, recipe_a, recipe_b);
     const Fp8Tensor operand_a = arguments.operand(a, "a", "scale_a"), operand_b = arguments.operand(b, "b", "scale_b");
     const TensorView out = arguments.output(d, "d");
-    GemmOptions options;
     if (!c.is_none()) options.c = arguments.tensor(c, "c");
     options.num_sms = num_sms.load(std::memory_order_relaxed);
     options.programmatic_launch = programmatic_launch.load(std::memory_order_relaxed);
     options.stream = arguments.stream(out.device, stream);
+    options.workspace = arguments.workspace(scratch_bytes(operand_a, operand_b, options.recipe), out.device, stream);
 
     const nb::gil_scoped_release no_gil;
     Context& context = context_of(out.device);
     if (compile_mode.load(std::memory_order_relaxed) == 0)
       return fp8_gemm_nt(context, operand_a, operand_b, out, options);
     compile_for(context, check(kFunction, out.device, operand_a, operand_b, out, options));
+  });
+}
+
+bool k_grouped(nb::handle a, nb::handle b, nb::handle d, const std::vector<int>& ks, nb::handle c, nb::handle recipe,
+               nb::handle dtype, nb::handle stream) {
+  constexpr const char* kFunction = "k_grouped_fp8_gemm_nt";
+  return attempt([&] {
+    Arguments arguments(kFunction);
+    arguments.set_bytes(dtype);
+    if (!recipe.is_none() && !is_tuple_of(recipe, {1, 1, 128}))
+      reject_recipe(kFunction, "recipe", recipe, "(1, 1, 128)");
+    const Fp8Tensor operand_a = arguments.operand(a, "a", "scale_a"), operand_b = arguments.operand(b, "b", "scale_b");
+    const TensorView out = arguments.output(d, "d");
+    GemmOptions options;
+    options.recipe = {1, 1, 128};
+    if (!c.is_none()) options.c = arguments.tensor(c, "c");
+    options.num_sms = num_sms.load(std::memory_order_relaxed);
+    options.programmatic_launch = programmatic_launch.load(std::memory_order_relaxed);
+    options.stream = arguments.stream(out.device, stream);
+    options.workspace = arguments.workspace(scratch_bytes(operand_a, operand_b, options.recipe), out.device, stream);
+
+    const nb::gil_scoped_release no_gil;
+    Context& context = context_of(out.device);
+    if (compile_mode.load(std::memory_order_relaxed) == 0)
+      return k_grouped_fp8_gemm_nt(context, operand_a, operand_b, out, ks, options);
+    compile_for(context, check_k_grouped(kFunction, out.device, operand_a, operand_b, out, ks, options));
   });
 }
 
@@ -137,14 +187,18 @@ bool m_grouped(Layout layout, nb::handle a, nb::handle b, nb::handle d, nb::hand
   return attempt([&] {
     Arguments arguments(function);
     arguments.set_bytes(dtype);
-    check_recipes(function, recipe, recipe_a, recipe_b);
+    if (recipe_of(function, recipe, recipe_a, recipe_b) != Recipe{})
+      reject_recipe(function, recipe.is_none() ? "recipe_b" : "recipe", recipe.is_none() ? recipe_b : recipe,
+                    recipe.is_none() ? "(128, 128)" : "(1, 128, 128)");
     const Fp8Tensor operand_a = arguments.operand(a, "a", "scale_a"), operand_b = arguments.operand(b, "b", "scale_b");
     const TensorView out = arguments.output(d, "d"), groups = arguments.tensor(groups_of, groups_name);
-    const GroupedOptions options{.stream = arguments.stream(out.device, stream),
-                                 .num_sms = num_sms.load(std::memory_order_relaxed),
-                                 .programmatic_launch = programmatic_launch.load(std::memory_order_relaxed),
-                                 .alignment = alignment,
-                                 .zero_padding = zero_padding};
+    const GroupedOptions options{
+        .stream = arguments.stream(out.device, stream),
+        .num_sms = num_sms.load(std::memory_order_relaxed),
+        .programmatic_launch = programmatic_launch.load(std::memory_order_relaxed),
+        .workspace = arguments.workspace(scratch_bytes(operand_a, operand_b, {}), out.device, stream),
+        .alignment = alignment,
+        .zero_padding = zero_padding};
     const nb::gil_scoped_release no_gil;
     Context& context = context_of(out.device);
     if (compile_mode.load(std::memory_order_relaxed) != 0) {
@@ -161,10 +215,13 @@ bool m_grouped(Layout layout, nb::handle a, nb::handle b, nb::handle d, nb::hand
   });
 }
 
-bool quantize(int rows_per_scale, nb::handle x, nb::handle out, nb::handle scale, bool power_of_two, nb::handle dtype,
-              nb::handle stream) {
+bool quantize(int rows_per_scale, int cols_per_scale, nb::handle x, nb::handle out, nb::handle scale, bool power_of_two,
+              nb::handle dtype, nb::handle stream) {
+  const auto call = cols_per_scale == 1 ? quantize_128x1 : rows_per_scale == 1 ? quantize_1x128 : quantize_128x128;
   return attempt([&] {
-    Arguments arguments(rows_per_scale == 1 ? "quantize_1x128" : "quantize_128x128");
+    Arguments arguments(cols_per_scale == 1   ? "quantize_128x1"
+                        : rows_per_scale == 1 ? "quantize_1x128"
+                                              : "quantize_128x128");
     arguments.set_bytes(dtype);
     const TensorView in = arguments.tensor(x, "x");
     const Fp8Tensor to{arguments.output(out, "out.data"), arguments.output(scale, "out.scale")};
@@ -172,7 +229,7 @@ bool quantize(int rows_per_scale, nb::handle x, nb::handle out, nb::handle scale
                                   .power_of_two_scales = power_of_two};
     const nb::gil_scoped_release no_gil;
     if (compile_mode.load(std::memory_order_relaxed) != 0) return;
-    (rows_per_scale == 1 ? quantize_1x128 : quantize_128x128)(context_of(to.data.device), in, to, options);
+    call(context_of(to.data.device), in, to, options);
   });
 }
 
@@ -226,8 +283,46 @@ void translate(const std::exception_ptr& thrown, void*) {
   try {
     std::rethrow_exception(thrown);
   } catch (const Error& error) {
-    PyErr_SetString(error.code() == ErrorCode::invalid_argument ? PyExc_ValueError : PyExc_RuntimeError, error.what());
+    set_python_error(error);
   }
+}
+
+// Never destroyed: what they hold outlives the interpreter. Places of arguments are those in the signatures of
+// python/deep_gemm/_gemm.py and _grouped.py.
+DirectFunction& direct_gemm = *new DirectFunction;
+DirectFunction& direct_contiguous = *new DirectFunction;
+DirectFunction& direct_masked = *new DirectFunction;
+
+PyObject* call_gemm(PyObject*, PyObject* const* given, Py_ssize_t count, PyObject* keywords) {
+  return direct_gemm.call(given, count, keywords, [](const DirectArguments& of) {
+    return gemm(of[0], of[1], of[2], of[3], of[4], of[5], of[6], of[9], of[10]);
+  });
+}
+
+PyObject* call_contiguous(PyObject*, PyObject* const* given, Py_ssize_t count, PyObject* keywords) {
+  return direct_contiguous.call(given, count, keywords, [](const DirectArguments& of) {
+    const bool psum = of.is_true(9, false);
+    const int alignment = mk_alignment.load(std::memory_order_relaxed);
+    if (!psum && alignment % get_m_alignment_for_contiguous_layout() != 0) return false;
+    return m_grouped(psum ? Layout::offsets : Layout::contiguous, of[0], of[1], of[2], of[3], 0, psum ? alignment : 1,
+                     psum && of.is_true(10, true), of[4], of[5], of[6], of[12], of[13]);
+  });
+}
+
+PyObject* call_masked(PyObject*, PyObject* const* given, Py_ssize_t count, PyObject* keywords) {
+  return direct_masked.call(given, count, keywords, [](const DirectArguments& of) {
+    return m_grouped(Layout::masked, of[0], of[1], of[2], of[3], nb::cast<int64_t>(of[4]), 1, false, of[5], of[6],
+                     of[7], of[10], of[11]);
+  });
+}
+
+nb::object direct(nb::object python, const std::string& doc) {
+  const auto name = nb::cast<std::string>(python.attr("__name__"));
+  if (name == "fp8_gemm_nt") return direct_gemm.make(std::move(python), doc, call_gemm);
+  if (name == "m_grouped_fp8_gemm_nt_contiguous")
+    return direct_contiguous.make(std::move(python), doc, call_contiguous);
+  if (name == "m_grouped_fp8_gemm_nt_masked") return direct_masked.make(std::move(python), doc, call_masked);
+  throw nb::value_error(name.c_str());
 }
 
 }  // namespace
@@ -238,18 +333,23 @@ NB_MODULE(_C, module) {
   module.def("register_torch", &register_torch, "base"_a, "exact"_a);
   module.def("fp8_gemm_nt", &gemm, "a"_a.none(), "b"_a.none(), "d"_a.none(), "c"_a.none(), "recipe"_a.none(),
              "recipe_a"_a.none(), "recipe_b"_a.none(), "dtype"_a.none(), "stream"_a.none());
+  module.def("direct", &direct, "python"_a, "doc"_a);
+  module.def("k_grouped", &k_grouped, "a"_a.none(), "b"_a.none(), "d"_a.none(), "ks"_a, "c"_a.none(), "recipe"_a.none(),
+             "dtype"_a.none(), "stream"_a.none());
   nb::enum_<Layout>(module, "Layout")
       .value("dense", Layout::dense)
       .value("contiguous", Layout::contiguous)
       .value("offsets", Layout::offsets)
-      .value("masked", Layout::masked);
+      .value("masked", Layout::masked)
+      .value("k_grouped", Layout::k_grouped);
   module.def("m_grouped", &m_grouped, "layout"_a, "a"_a.none(), "b"_a.none(), "d"_a.none(), "groups_of"_a.none(),
              "expected_m"_a, "alignment"_a, "zero_padding"_a, "recipe"_a.none(), "recipe_a"_a.none(),
              "recipe_b"_a.none(), "dtype"_a.none(), "stream"_a.none());
-  module.def("quantize", &quantize, "rows_per_scale"_a, "x"_a.none(), "out"_a.none(), "scale"_a.none(),
-             "power_of_two"_a, "dtype"_a.none(), "stream"_a.none());
+  module.def("quantize", &quantize, "rows_per_scale"_a, "cols_per_scale"_a, "x"_a.none(), "out"_a.none(),
+             "scale"_a.none(), "power_of_two"_a, "dtype"_a.none(), "stream"_a.none());
   module.def("get_num_sms", [] { return num_sms.load(); });
   module.def("set_num_sms", [](int value) { num_sms = value; });
+  module.def("set_mk_alignment", [](int value) { mk_alignment = value; });
   module.def("get_pdl", [] { return programmatic_launch.load(); });
   module.def("set_pdl", [](bool value) { programmatic_launch = value; });
   module.def("get_compile_mode", [] { return compile_mode.load(); });

@@ -31,12 +31,24 @@ struct Tensor {
   uint64_t byte_offset;
 };
 
+/// A tensor that whoever holds it gives back.
+struct ManagedTensor {
+  uint32_t major, minor;
+  void* context;
+  void (*deleter)(ManagedTensor* self);  ///< or null
+  uint64_t flags;
+  Tensor tensor;
+};
+
 struct ExchangeApi {
   struct Header {
     uint32_t major, minor;
     const Header* older;  ///< the table of an earlier major version, or null
   } header;
-  void* allocate;
+  /// By the framework's allocator, for its current stream; dtype, rank, shape and device are the prototype's. Returns 0, or
+  /// -1 after a call of `set_error`.
+  int (*allocate)(const Tensor* prototype, ManagedTensor** out, void* error_context,
+                  void (*set_error)(void* error_context, const char* kind, const char* message));
   void* managed_from_object;
   void* managed_to_object;
   /// Borrows: `out` is valid while the object lives. Returns 0, or -1 with a Python error set.

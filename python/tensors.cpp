@@ -167,11 +167,15 @@ TensorView Arguments::read(nb::handle object, const char* name, bool writable) {
 Fp8Tensor Arguments::operand(nb::handle object, const char* name, const char* scale_name) {
   const bool is_tuple = PyTuple_Check(object.ptr()), is_list = PyList_Check(object.ptr());
   if (!is_tuple && !is_list) return {tensor(object, name), {}};
-  if (is_tuple && nb::len(object) == 5) return {from_parts(object, name), {}};
-  if (nb::len(object) != 2) reject(name, "is not a tensor and not a pair (tensor, scales)");
-  const nb::object data = object[0], scale = object[1];
-  Fp8Tensor out{tensor(data, name), {}};
-  if (!scale.is_none()) out.scale = tensor(scale, scale_name);
+  const Py_ssize_t count = is_tuple ? PyTuple_Size(object.ptr()) : PyList_Size(object.ptr());
+  if (is_tuple && count == 5) return {from_parts(object, name), {}};
+  if (count != 2) reject(name, "is not a tensor and not a pair (tensor, scales)");
+  // Borrowed: the pair holds them for as long as the call.
+  const auto item = [&](Py_ssize_t i) -> nb::handle {
+    return is_tuple ? PyTuple_GetItem(object.ptr(), i) : PyList_GetItem(object.ptr(), i);
+  };
+  Fp8Tensor out{tensor(item(0), name), {}};
+  if (const nb::handle scale = item(1); !scale.is_none()) out.scale = tensor(scale, scale_name);
   return out;
 }
 
@@ -181,6 +185,27 @@ void Arguments::set_bytes(nb::handle dtype) {
   if (bytes_ != DType::e4m3 && bytes_ != DType::e5m2)
     fail(ErrorCode::invalid_argument, "{}: dtype is {}, expected \"e4m3\" or \"e5m2\"", function_,
          nb::cast<std::string>(nb::repr(dtype)));
+}
+
+TensorView Arguments::workspace(int64_t bytes, const Device& device, nb::handle given_stream) {
+  if (bytes == 0 || !api_ || !api_->allocate || !given_stream.is_none()) return {};
+  dlpack::Tensor prototype{.data = nullptr,
+                           .device = {dlpack::kCuda, device.index},
+                           .rank = 1,
+                           .dtype = {dlpack::kUInt, 8, 1},
+                           .shape = &bytes,
+                           .strides = nullptr,
+                           .byte_offset = 0};
+  std::string why;
+  const auto set_error = [](void* text, const char*, const char* message) {
+    *static_cast<std::string*>(text) = message ? message : "";
+  };
+  dlpack::ManagedTensor* memory = nullptr;
+  if (api_->allocate(&prototype, &memory, &why, set_error) != 0)
+    fail(ErrorCode::cuda, "{}: no scratch memory of {} bytes: {}", function_, bytes, why);
+  workspace_.reset(memory);
+  return TensorView::contiguous(static_cast<std::byte*>(memory->tensor.data) + memory->tensor.byte_offset, DType::e4m3,
+                                {bytes}, device);
 }
 
 Stream Arguments::stream(const Device& device, nb::handle given) const {

@@ -1,6 +1,7 @@
 // Python tensors as TensorViews.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -37,6 +38,9 @@ class Arguments {
   Fp8Tensor operand(nb::handle object, const char* name, const char* scale_name);
   /// What uint8 stands for: "e4m3" or "e5m2"; None: uint8 is refused.
   void set_bytes(nb::handle dtype);
+  /// Scratch memory of the framework's allocator that is free for others when the call has run; an empty view where nothing is needed, the
+  /// framework has no allocator to offer, or the stream is not the framework's current one: the library has its own way then.
+  TensorView workspace(int64_t bytes, const Device& device, nb::handle given_stream);
   /// The stream of `device` that calls go to: `given`, an address, or the current one of the tensors' framework (torch or
   /// CuPy; the default stream for others).
   Stream stream(const Device& device, nb::handle given) const;
@@ -52,6 +56,12 @@ class Arguments {
   bool is_cupy_ = false;
   std::optional<DType> bytes_;
   std::vector<nb::ndarray<nb::ro>> borrowed_;
+  struct GiveBack {
+    void operator()(dlpack::ManagedTensor* tensor) const {
+      if (tensor->deleter) tensor->deleter(tensor);
+    }
+  };
+  std::unique_ptr<dlpack::ManagedTensor, GiveBack> workspace_;
 };
 
 }  // namespace deep_gemm::python

@@ -11,8 +11,10 @@ class Layout(enum.Enum):
     contiguous = 1
     offsets = 2
     masked = 3
+    k_grouped = 4
 
 def register_torch(base: type, exact: tuple[type, ...]) -> None: ...
+def direct(python: Any, doc: str) -> Any: ...
 def fp8_gemm_nt(
     a: Any, b: Any, d: Any, c: Any, recipe: Any, recipe_a: Any, recipe_b: Any, dtype: str | None, stream: int | None
 ) -> bool: ...
@@ -31,9 +33,20 @@ def m_grouped(
     dtype: str | None,
     stream: int | None,
 ) -> bool: ...
-def quantize(
-    rows_per_scale: int, x: Any, out: Any, scale: Any, power_of_two: bool, dtype: str | None, stream: int | None
+def k_grouped(
+    a: Any, b: Any, d: Any, ks: list[int], c: Any, recipe: Any, dtype: str | None, stream: int | None
 ) -> bool: ...
+def quantize(
+    rows_per_scale: int,
+    cols_per_scale: int,
+    x: Any,
+    out: Any,
+    scale: Any,
+    power_of_two: bool,
+    dtype: str | None,
+    stream: int | None,
+) -> bool: ...
+def set_mk_alignment(value: int) -> None: ...
 def get_num_sms() -> int: ...
 def set_num_sms(value: int) -> None: ...
 def get_pdl() -> bool: ...

@@ -6,7 +6,7 @@ CPU tensors too, at CPU speed, with the same results within rounding. See ``docs
 
 import logging as _logging
 
-from . import testing, utils
+from . import _torch, testing, utils
 from ._C import version as __version__
 from ._gemm import (
     fp8_fp4_gemm_nn,
@@ -21,6 +21,7 @@ from ._gemm import (
 )
 from ._grouped import (
     fp8_m_grouped_gemm_nt_masked,
+    k_grouped_fp8_gemm_nt_contiguous,
     m_grouped_fp8_fp4_gemm_nn_contiguous,
     m_grouped_fp8_fp4_gemm_nt_contiguous,
     m_grouped_fp8_fp4_gemm_nt_masked,
@@ -60,6 +61,7 @@ from .utils.math import (
     per_token_cast_to_fp8,
 )
 
+_torch.watch_for_dynamo()
 # A library speaks where it is asked to.
 _logging.getLogger(__name__).addHandler(_logging.NullHandler())
 
@@ -89,6 +91,7 @@ __all__ = [
     "get_tc_util",
     "get_theoretical_mk_alignment_for_contiguous_layout",
     "get_tma_aligned_size",
+    "k_grouped_fp8_gemm_nt_contiguous",
     "m_grouped_fp8_fp4_gemm_nn_contiguous",
     "m_grouped_fp8_fp4_gemm_nt_contiguous",
     "m_grouped_fp8_fp4_gemm_nt_masked",

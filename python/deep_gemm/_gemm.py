@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from . import _C, _torch
-from ._torch import is_compiling
+from ._torch import direct, is_compiling
 
 Tensor = Any
 Operand = Any  # a tensor, or a pair (tensor, scales)
 
 
+@direct
 def fp8_gemm_nt(
     a: Operand,
     b: Operand,
@@ -28,15 +29,17 @@ def fp8_gemm_nt(
     """``d = a @ b.T`` (``+ c``) with FP8 operands and FP32 scales.
 
     Args:
-        a: ``(data, scales)``, or data alone for unit scales. Data is FP8 (e4m3), ``[m, k]``, stride 1 along k; on CUDA base
-            address and row pitch are multiples of 16 bytes. Scales are FP32, ``[m, ceil(k / 128)]``, any strides;
+        a: ``(data, scales)``, or data alone for unit scales. Data is FP8 (e4m3 or e5m2), ``[m, k]``, stride 1 along k; on CUDA
+            base address and row pitch are multiples of 16 bytes. Scales are FP32, ``[m, ceil(k / 128)]``, any strides;
             :func:`get_mn_major_tma_aligned_tensor` gives the layout that is used as it is, others are transposed first.
-        b: the same with data ``[n, k]`` and scales ``[ceil(n / 128), ceil(k / 128)]``.
+        b: the same with data ``[n, k]`` and scales ``[ceil(n / 128), ceil(k / 128)]``; ``[n, ceil(k / 128)]``, like a's, with
+            recipe ``(1, 1, 128)``.
         d: BF16 or FP32, ``[m, n]``, stride 1 along n, written in place.
         c: what is added, of d's dtype and shape; may be d itself.
-        recipe, recipe_a, recipe_b: what one scale covers; ``(1, 128, 128)``, ``(1, 128)``, ``(128, 128)`` or None.
+        recipe: rows of a, rows of b and columns that share a scale: ``(1, 128, 128)``, which is the default, or ``(1, 1, 128)``.
+        recipe_a, recipe_b: the same for each operand: ``(1, 128)``, and ``(128, 128)`` or ``(1, 128)``.
         compiled_dims, disable_ue8m0_cast: accepted, without effect.
-        dtype: what uint8 operands of libraries without FP8 hold: ``"e4m3"``. Their uint16 tensors are BF16.
+        dtype: what uint8 operands of libraries without FP8 hold: ``"e4m3"`` or ``"e5m2"``. Their uint16 tensors are BF16.
         stream: address of a CUDA stream; by default the current one of torch or CuPy.
 
     m, n, k may be 0. Tensors all lie on one device, the CPU or a Hopper GPU, where the call is enqueued on the stream and can be
@@ -68,72 +71,59 @@ def _transposed(function: str, name: str, operand: Operand, shape: str) -> Opera
     return data.T, None if scales is None else scales.T
 
 
-def fp8_gemm_nn(
-    a: Operand,
-    b: Operand,
-    d: Tensor,
-    c: Tensor | None = None,
-    recipe: tuple[int, int, int] | None = None,
-    recipe_a: tuple[int, int] | None = None,
-    recipe_b: tuple[int, int] | None = None,
-    compiled_dims: str = "nk",
-    disable_ue8m0_cast: bool = False,
-    *,
-    dtype: str | None = None,
-    stream: int | None = None,
-) -> None:
-    """``d = a @ b`` (``+ c``): :func:`fp8_gemm_nt` with b as ``[k, n]`` and scales ``[ceil(k / 128), ceil(n / 128)]``.
+def _as_views(name: str, doc: str, a_shape: str | None = None, b_shape: str | None = None) -> Any:
+    """A product whose operands, where a shape is given for them, are transposed views of matrices of that shape."""
+
+    def product(
+        a: Operand,
+        b: Operand,
+        d: Tensor,
+        c: Tensor | None = None,
+        recipe: tuple[int, int, int] | None = None,
+        recipe_a: tuple[int, int] | None = None,
+        recipe_b: tuple[int, int] | None = None,
+        compiled_dims: str = "nk",
+        disable_ue8m0_cast: bool = False,
+        *,
+        dtype: str | None = None,
+        stream: int | None = None,
+    ) -> None:
+        if a_shape:
+            a = _transposed(name, "a", a, a_shape)
+        if b_shape:
+            b = _transposed(name, "b", b, b_shape)
+        fp8_gemm_nt(a, b, d, c, recipe, recipe_a, recipe_b, dtype=dtype, stream=stream)
+
+    product.__name__ = product.__qualname__ = name
+    product.__doc__ = doc
+    return product
+
+
+fp8_gemm_nn = _as_views(
+    "fp8_gemm_nn",
+    """``d = a @ b`` (``+ c``): :func:`fp8_gemm_nt` with b as ``[k, n]`` and its scales transposed likewise.
 
     b's stride along k is 1: a transposed view of ``[n, k]``. Any other b raises ValueError.
-    """
-    b = _transposed("fp8_gemm_nn", "b", b, "[n, k]")
-    fp8_gemm_nt(a, b, d, c, recipe, recipe_a, recipe_b, dtype=dtype, stream=stream)
-
-
-def fp8_gemm_tn(
-    a: Operand,
-    b: Operand,
-    d: Tensor,
-    c: Tensor | None = None,
-    recipe: tuple[int, int, int] | None = None,
-    recipe_a: tuple[int, int] | None = None,
-    recipe_b: tuple[int, int] | None = None,
-    compiled_dims: str = "nk",
-    disable_ue8m0_cast: bool = False,
-    *,
-    dtype: str | None = None,
-    stream: int | None = None,
-) -> None:
-    """``d = a.T @ b`` (``+ c``): :func:`fp8_gemm_nt` with a as ``[k, m]``, b as ``[k, n]`` and scales transposed likewise.
+    """,
+    b_shape="[n, k]",
+)
+fp8_gemm_tn = _as_views(
+    "fp8_gemm_tn",
+    """``d = a.T @ b`` (``+ c``): :func:`fp8_gemm_nt` with a as ``[k, m]``, b as ``[k, n]`` and their scales transposed likewise.
 
     Strides along k are 1: transposed views of ``[m, k]`` and ``[n, k]``. Others raise ValueError.
-    """
-    a = _transposed("fp8_gemm_tn", "a", a, "[m, k]")
-    b = _transposed("fp8_gemm_tn", "b", b, "[n, k]")
-    fp8_gemm_nt(a, b, d, c, recipe, recipe_a, recipe_b, dtype=dtype, stream=stream)
-
-
-def fp8_gemm_tt(
-    a: Operand,
-    b: Operand,
-    d: Tensor,
-    c: Tensor | None = None,
-    recipe: tuple[int, int, int] | None = None,
-    recipe_a: tuple[int, int] | None = None,
-    recipe_b: tuple[int, int] | None = None,
-    compiled_dims: str = "nk",
-    disable_ue8m0_cast: bool = False,
-    *,
-    dtype: str | None = None,
-    stream: int | None = None,
-) -> None:
-    """``d = a.T @ b.T`` (``+ c``): :func:`fp8_gemm_nt` with a as ``[k, m]`` and scales ``[ceil(k / 128), m]``.
+    """,
+    "[m, k]",
+    "[n, k]",
+)
+fp8_gemm_tt = _as_views(
+    "fp8_gemm_tt",
+    """``d = a.T @ b.T`` (``+ c``): :func:`fp8_gemm_nt` with a as ``[k, m]`` and its scales transposed likewise.
 
     a's stride along k is 1: a transposed view of ``[m, k]``. Any other a raises ValueError.
-    """
-    a = _transposed("fp8_gemm_tt", "a", a, "[m, k]")
-    fp8_gemm_nt(a, b, d, c, recipe, recipe_a, recipe_b, dtype=dtype, stream=stream)
-
+    """,
+    "[m, k]",
+)
 
 # FP4 weights are Blackwell's; FP8 ones go under these names too.
 fp8_fp4_gemm_nt, fp8_fp4_gemm_nn, fp8_fp4_gemm_tn, fp8_fp4_gemm_tt = fp8_gemm_nt, fp8_gemm_nn, fp8_gemm_tn, fp8_gemm_tt

@@ -7,7 +7,7 @@ from typing import Any
 
 from . import _C, _settings, _torch
 from ._gemm import Operand, Tensor, _pair
-from ._torch import is_compiling
+from ._torch import direct, is_compiling
 
 _TILE_ROWS = 128
 
@@ -30,6 +30,7 @@ def _call(
         _torch.m_grouped(layout, a, b, d, *given, recipes)
 
 
+@direct
 def m_grouped_fp8_gemm_nt_contiguous(
     a: Operand,
     b: Operand,
@@ -114,6 +115,7 @@ def m_grouped_fp8_gemm_nn_contiguous(
     )
 
 
+@direct
 def m_grouped_fp8_gemm_nt_masked(
     a: Operand,
     b: Operand,
@@ -141,6 +143,47 @@ def m_grouped_fp8_gemm_nt_masked(
     Other arguments and errors as for :func:`fp8_gemm_nt`.
     """
     _call("masked", a, b, d, masked_m, expected_m, 1, False, (recipe, recipe_a, recipe_b), dtype, stream)
+
+
+def k_grouped_fp8_gemm_nt_contiguous(
+    a: Operand,
+    b: Operand,
+    d: Tensor,
+    ks_cpu: Sequence[int] | None = None,
+    grouped_layout: Tensor | None = None,
+    c: Tensor | None = None,
+    recipe: tuple[int, int, int] | None = (1, 1, 128),
+    compiled_dims: str = "mn",
+    use_psum_layout: bool = False,
+    *,
+    ks: Sequence[int] | None = None,
+    ks_tensor: Tensor | None = None,
+    dtype: str | None = None,
+    stream: int | None = None,
+) -> None:
+    """``d[g] = c[g] + a_g @ b_g.T`` for each group, whose k differ: the weight gradients of a mixture of experts.
+
+    Args:
+        a: data and scales, or data alone. Data is flat, ``[m * sum(ks)]``, one group's contiguous ``[m, k_g]`` after the other's,
+            each k_g a multiple of 128; or ``[m, sum(ks)]``, stride 1 along k, on CUDA each k_g but the last a multiple of 16. Scales are
+            FP32, ``[m, sum of ceil(k_g / 128)]``, any strides.
+        b: the same with n for m.
+        d: FP32, ``[groups, m, n]``, written in place.
+        ks_cpu: each group's k, on the host; 0 or more. ``ks`` is another name of it.
+        grouped_layout: the same numbers on the device; not read. ``ks_tensor`` is another name of it.
+        c: FP32, ``[groups, m, n]``, may be d itself. Left out: the products are added to d.
+        recipe: ``(1, 1, 128)``, the only one. compiled_dims: accepted, without effect. use_psum_layout: False, the only layout.
+        dtype, stream: as for :func:`fp8_gemm_nt`, and so are errors.
+    """
+    name = "k_grouped_fp8_gemm_nt_contiguous"
+    if (ks_cpu is None) == (ks is None) or (grouped_layout is not None and ks_tensor is not None):
+        raise TypeError(f"{name}: ks_cpu and grouped_layout are also called ks and ks_tensor; give each once")
+    if use_psum_layout:
+        raise ValueError(f"{name}: use_psum_layout is True, expected False: groups follow each other as ks_cpu says")
+    given: Any = ks if ks_cpu is None else ks_cpu
+    sizes = given.tolist() if hasattr(given, "tolist") else list(given)
+    if is_compiling() or not _C.k_grouped(a, b, d, sizes, c, recipe, dtype, stream):
+        _torch.k_grouped(a, b, d, sizes, c, recipe)
 
 
 m_grouped_fp8_fp4_gemm_nt_contiguous = m_grouped_fp8_gemm_nt_contiguous

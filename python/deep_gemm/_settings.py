@@ -6,7 +6,7 @@ from . import _C, _torch
 
 _tc_util = 100
 _TILE_ROWS = 128
-_mk_alignment = _TILE_ROWS
+_mk_alignment = _TILE_ROWS  # here too for compilers, which follow Python alone
 
 
 def set_num_sms(num_sms: int) -> None:
@@ -66,6 +66,7 @@ def set_mk_alignment_for_contiguous_layout(alignment: int) -> None:
     global _mk_alignment
     if not 1 <= alignment <= 1 << 20:
         raise ValueError(f"set_mk_alignment_for_contiguous_layout: alignment is {alignment}, expected 1 to 2^20")
+    _C.set_mk_alignment(alignment)
     _mk_alignment = alignment
 
 

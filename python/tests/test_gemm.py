@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import deep_gemm
-from support import FP8, Product
+from deep_gemm import _torch
+from support import E5M2, FP8, Product
 
 SHAPES = [(1, 1, 1), (64, 512, 512), (3, 130, 257), (129, 128, 128), (200, 72, 1000), (16, 1000, 64)]
 
@@ -44,16 +45,48 @@ def test_unit_scales(device, scaled):
     assert torch.equal(d, bare)
 
 
+RECIPES = {
+    128: [(None, None, None), ((1, 128, 128), (1, 128), (128, 128)), (None, (1, 128), (128, 128)), ([1, 128, 128], None, None)],
+    1: [((1, 1, 128), None, None), ((1, 1, 128), (1, 128), (1, 128)), (None, (1, 128), (1, 128)), (None, None, (1, 128))],
+}
+
+
+@pytest.mark.parametrize("rows_b", RECIPES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_c_is_added(device, dtype):
-    p = Product(33, 65, 400, device)
+def test_c_is_added(device, rows_b, dtype):
+    p = Product(33, 65, 400, device, rows_b=rows_b)
+    recipe = RECIPES[rows_b][1][0]
     c = torch.randn(33, 65).to(device, dtype)
     d = p.out(dtype)
-    deep_gemm.fp8_gemm_nt(*p.operands(), d, c)
+    deep_gemm.fp8_gemm_nt(*p.operands(), d, c, recipe)
     assert p.wrong(d, c) == 0
     in_place = c.clone()
-    deep_gemm.fp8_gemm_nt(*p.operands(), in_place, c=in_place)
+    deep_gemm.fp8_gemm_nt(*p.operands(), in_place, c=in_place, recipe=recipe)
     assert torch.equal(in_place, d)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("types", [(FP8, E5M2), (E5M2, FP8), (E5M2, E5M2)])
+def test_e5m2(device, types, dtype):
+    p = Product(70, 136, 300, device, types=types)
+    d = p.out(dtype)
+    deep_gemm.fp8_gemm_nt(*p.operands(), d)
+    assert p.wrong(d) == 0
+
+
+@pytest.mark.parametrize("recipes", RECIPES[1])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (64, 512, 512), (129, 200, 1000)])
+def test_1d1d(device, shape, recipes):
+    p = Product(*shape, device, rows_b=1)
+    for dtype in (torch.bfloat16, torch.float32):
+        d = p.out(dtype)
+        deep_gemm.fp8_gemm_nt(*p.operands(), d, None, *recipes)
+        assert p.wrong(d) == 0
+    for scale_a in strange_scales(p.scale_a):
+        for scale_b in strange_scales(p.scale_b):
+            again = p.out(torch.float32)
+            deep_gemm.fp8_gemm_nt((p.a, scale_a), (p.b, scale_b), again, None, *recipes)
+            assert torch.equal(again, d)
 
 
 def test_every_argument_by_position_and_by_name(device):
@@ -65,7 +98,7 @@ def test_every_argument_by_position_and_by_name(device):
     for name in ("fp8_gemm_nt", "fp8_fp4_gemm_nt"):
         function = getattr(deep_gemm, name)
         assert list(inspect.signature(function).parameters)[:9] == names
-        for recipes in [(None, None, None), ((1, 128, 128), (1, 128), (128, 128)), (None, (1, 128), (128, 128))]:
+        for recipes in RECIPES[128]:
             d = p.out()
             values = [a, b, d, None, *recipes, "mnk", True]
             function(*values)
@@ -215,9 +248,13 @@ def wrong_inputs(p):
     yield bad(a=None), TypeError, "a is of type NoneType"
     yield bad(a=(a, sa, sa)), TypeError, r"a is not a tensor and not a pair"
     yield bad(b=(b, "scale")), TypeError, "scale_b is of type str"
-    yield bad(recipe=(1, 1, 128)), ValueError, r"recipe is \(1, 1, 128\), expected \(1, 128, 128\)"
+    yield bad(recipe=(1, 1, 128)), ValueError, r"scale_b is \[.*\] = \[n, ceil\(k / 128\)\]"
+    yield bad(recipe=(1, 1, 64)), ValueError, r"recipe is \(1, 1, 64\), expected \(1, 128, 128\) or \(1, 1, 128\)"
+    yield bad(recipe=(1, 1, 128), recipe_b=(128, 128)), ValueError, r"recipe is \(1, 1, 128\), expected what recipe_b says"
+    yield bad(recipe=128), ValueError, "recipe is 128, expected"
+    yield bad(recipe=(1, "a", 128)), ValueError, "recipe is"
     yield bad(recipe_a=(1, 64)), ValueError, "recipe_a is"
-    yield bad(recipe_b=(1, 128)), ValueError, "recipe_b is"
+    yield bad(recipe_b=(1, 64)), ValueError, "recipe_b is"
     if p.device == "cuda":
         yield bad(d=d.cpu()), ValueError, "a lies on cuda:0, expected cpu"
         yield bad(a=(a, sa.cpu())), ValueError, "scale_a lies on cpu, expected cuda:0"
@@ -236,10 +273,32 @@ def test_wrong_inputs_write_nothing(device):
             assert bool(torch.isnan(arguments["d"]).all())
         count += 1
     assert count >= 23
-    with pytest.raises(TypeError):
-        deep_gemm.fp8_gemm_nt(p.a, p.b)
-    with pytest.raises(TypeError, match="unexpected keyword"):
-        deep_gemm.fp8_gemm_nt(p.a, p.b, p.out(), bias=None)
+    for given, named, text in [
+        ((p.a, p.b), {}, "missing 1 required positional argument: 'd'"),
+        ((p.a, p.b), {"c": None}, "missing 1 required positional argument: 'd'"),
+        ((p.a, p.b, p.out()), {"bias": None}, "unexpected keyword argument 'bias'"),
+        ((p.a, p.b, p.out()), {"a": p.a}, "multiple values for argument 'a'"),
+        ((p.a, p.b, p.out(), *[None] * 7), {}, "takes from 3 to 9 positional arguments but 10"),
+    ]:
+        with pytest.raises(TypeError, match=text):
+            deep_gemm.fp8_gemm_nt(*given, **named)
+
+
+def test_direct_calls_are_what_stands_behind_them(device):
+    """The builtin and its Python function have one signature, one text and one result."""
+    if not _torch.DIRECT:
+        pytest.skip("this torch cannot be told of builtins: every call takes the way through Python")
+    assert {f.__name__ for f in _torch.DIRECT} == {"fp8_gemm_nt", "m_grouped_fp8_gemm_nt_contiguous", "m_grouped_fp8_gemm_nt_masked"}
+    for builtin, python in _torch.DIRECT.items():
+        assert inspect.isbuiltin(builtin) and builtin is getattr(deep_gemm, python.__name__)
+        kinds = lambda f: [(p.name, p.kind, p.default) for p in inspect.signature(f).parameters.values()]
+        assert kinds(builtin) == kinds(python) and builtin.__doc__ == inspect.getdoc(python)
+    p = Product(33, 70, 260, device)
+    want, d = p.out(), p.out()
+    _torch.DIRECT[deep_gemm.fp8_gemm_nt](*p.operands(), want)
+    made_at_run_time = "".join(["rec", "ipe"])  # not interned
+    deep_gemm.fp8_gemm_nt(*p.operands(), d, **{made_at_run_time: (1, 128, 128)})
+    assert torch.equal(d, want) and p.wrong(d) == 0
 
 
 def test_first_release_name(device):

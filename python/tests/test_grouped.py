@@ -7,7 +7,8 @@ import torch
 from torch.library import opcheck
 
 import deep_gemm
-from support import FP8, Product, ceil_div
+from conftest import needs_hopper
+from support import E5M2, FP8, Product, ceil_div
 
 SIZES = [5, 0, 131, 128, 1]
 N, K = 200, 300
@@ -157,9 +158,13 @@ def test_wrong_inputs(device):
         ((a, experts.b, d[:-1], indices), ValueError, "d is"),
         ((a, experts.b, d, None), TypeError, "m_indices is of type NoneType"),
         ((a, experts.b, d, indices, (1, 1, 128)), ValueError, "recipe is"),
+        ((a, experts.b, d, indices, None, None, (1, 128)), ValueError, r"recipe_b is \(1, 128\), expected \(128, 128\)"),
     ]:
         with pytest.raises(error, match="^m_grouped_fp8_gemm_nt_contiguous: " + text):
             call(*arguments)
+    for given, named in [((a, experts.b, d), {}), ((a, experts.b, d, indices), {"groups": 3}), ((a, experts.b, d, indices), {"d": d})]:
+        with pytest.raises(TypeError, match=r"m_grouped_fp8_gemm_nt_contiguous\(\)"):
+            call(*given, **named)
     assert bool(torch.isnan(d).all())
     with pytest.raises(ValueError, match="expected_m is -1"):
         a, masked_m = experts.masked(150)
@@ -187,6 +192,150 @@ def test_operator(device):
 
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(torch.zeros_like(d)), step(torch.zeros_like(d)))
+
+
+KS = [256, 0, 128, 512, 128]
+
+
+class WeightGradients:
+    """D[g] += A_g · B_gᵀ with a k for each group, as flat and as strided operands."""
+
+    def __init__(self, device, ks, m=70, n=136, types=(FP8, FP8)):
+        self.products = [Product(m, n, k, device, rows_b=1, types=types) for k in ks]
+        self.m, self.n, self.ks, self.device = m, n, ks, device
+
+    def _scales(self, name):
+        return torch.cat([getattr(p, "scale_" + name) for p in self.products], dim=1)
+
+    def flat(self):
+        join = lambda name: torch.cat([getattr(p, name).contiguous().view(torch.uint8).flatten() for p in self.products])
+        return tuple((join(name).view(getattr(self.products[0], name).dtype), self._scales(name)) for name in "ab")
+
+    def strided(self):
+        """Rows apart as a GPU's loads need, NaN behind them."""
+        operands = []
+        for name, rows in (("a", self.m), ("b", self.n)):
+            memory = torch.full((rows, ceil_div(sum(self.ks), 16) * 16 + 16), 0x7F, dtype=torch.uint8, device=self.device)
+            data = memory[:, : sum(self.ks)]
+            data[:] = torch.cat([getattr(p, name).contiguous().view(torch.uint8) for p in self.products], dim=1)
+            operands.append((data.view(getattr(self.products[0], name).dtype), self._scales(name)))
+        return tuple(operands)
+
+    def c(self):
+        return torch.randn(len(self.ks), self.m, self.n).to(self.device)
+
+    def wrong(self, d, c):
+        return sum(p.wrong(d[g], c[g]) for g, p in enumerate(self.products))
+
+
+@pytest.mark.parametrize("types", [(FP8, FP8), (E5M2, FP8)])
+@pytest.mark.parametrize("form", ["flat", "strided"])
+def test_k_grouped(device, form, types):
+    w = WeightGradients(device, KS if form == "flat" else [48, 0, 304, 16, 100], types=types)
+    a, b = getattr(w, form)()
+    c = w.c()
+    on_device = torch.tensor(w.ks, dtype=torch.int32, device=device)
+    names = list(inspect.signature(deep_gemm.k_grouped_fp8_gemm_nt_contiguous).parameters)[:9]
+    assert names == ["a", "b", "d", "ks_cpu", "grouped_layout", "c", "recipe", "compiled_dims", "use_psum_layout"]
+    d = torch.full_like(c, float("nan"))
+    values = [a, b, d, w.ks, on_device, c, (1, 1, 128), "mn", False]
+    assert deep_gemm.k_grouped_fp8_gemm_nt_contiguous(*values) is None
+    assert w.wrong(d, c) == 0 and torch.equal(d[1], c[1])
+    for named in (dict(zip(names, values)), {"a": a, "b": b, "d": d, "ks": torch.tensor(w.ks), "ks_tensor": on_device, "c": c}):
+        d.fill_(float("nan"))
+        deep_gemm.k_grouped_fp8_gemm_nt_contiguous(**named)
+        assert w.wrong(d, c) == 0
+    in_place = c.clone()
+    deep_gemm.k_grouped_fp8_gemm_nt_contiguous(a, b, in_place, w.ks, on_device)
+    assert torch.equal(in_place, d)
+    bare = c.clone()
+    deep_gemm.k_grouped_fp8_gemm_nt_contiguous(a[0], b[0], bare, w.ks, on_device, bare)
+    for p in w.products:
+        p.scale_a = p.scale_b = None
+    assert w.wrong(bare, c) == 0
+
+
+def test_k_grouped_from_casts(device):
+    """Weight gradients as training makes them: tokens by channels, quantised along the tokens, transposed."""
+    m, n = 96, 160
+    x, y = ([torch.randn(k, rows).to(device) for k in KS] for rows in (m, n))
+    casts = [[deep_gemm.per_channel_cast_to_fp8(t, use_ue8m0=False) for t in side] for side in (x, y)]
+    a, b = (
+        (torch.cat([q.view(torch.uint8).T.flatten() for q, _ in side]).view(FP8), torch.cat([s for _, s in side]).T)
+        for side in casts
+    )
+    d = torch.zeros(len(KS), m, n, device=device)
+    deep_gemm.k_grouped_fp8_gemm_nt_contiguous(a, b, d, KS, torch.tensor(KS, dtype=torch.int32, device=device))
+    for g, k in enumerate(KS):
+        want = x[g].double().T @ y[g].double()
+        assert deep_gemm.calc_diff(d[g], want) < 1e-3 and (k > 0 or bool((d[g] == 0).all()))
+
+
+def test_k_grouped_wrong_inputs(device):
+    w = WeightGradients(device, KS)
+    a, b = w.flat()
+    d = torch.full_like(w.c(), float("nan"))
+    layout = torch.tensor(KS, dtype=torch.int32, device=device)
+    call = deep_gemm.k_grouped_fp8_gemm_nt_contiguous
+    for arguments, named, error, text in [
+        ((a, b, d, KS[:-1], layout), {}, ValueError, r"d is \["),
+        ((a, b, d, [*KS[:-1], 100], layout), {}, ValueError, r"ks\[4\] is 100, expected a multiple of 128"),
+        ((a, b, d, [-128, 0, 0, 0, 0], layout), {}, ValueError, r"ks\[0\] is -128"),
+        ((a, (b[0], b[1][:, 1:]), d, KS, layout), {}, ValueError, r"scale_b is \["),
+        ((a, b[0], d, KS, layout), {}, ValueError, "scale_b is missing"),
+        ((a, b, d.bfloat16(), KS, layout), {}, ValueError, "d is bf16, expected f32"),
+        ((a, b, d, KS, layout, d[:1]), {}, ValueError, r"c is \["),
+        ((a, b, d, KS, layout), {"recipe": (1, 128, 128)}, ValueError, r"recipe is \(1, 128, 128\), expected \(1, 1, 128\)"),
+        ((a, b, d, KS, layout), {"use_psum_layout": True}, ValueError, "use_psum_layout is True"),
+        ((a, b, d, KS, layout), {"ks": KS}, TypeError, ".*give each once"),
+        ((a, b, d), {}, TypeError, ".*give each once"),
+        ((a, b, None, KS, layout), {}, TypeError, "d is of type NoneType"),
+    ]:
+        with pytest.raises(error, match=f"^k_grouped_fp8_gemm_nt(_contiguous)?: {text}"):
+            call(*arguments, **named)
+    assert bool(torch.isnan(d).all())
+
+
+def test_k_grouped_operator(device):
+    torch.compiler.reset()
+    w = WeightGradients(device, KS)
+    (a, scale_a), (b, scale_b) = w.flat()
+    arguments = (a.view(torch.uint8), scale_a, "e4m3", b.view(torch.uint8), scale_b, "e4m3", w.c(), KS)
+    opcheck(torch.ops.deep_gemm.k_grouped_fp8_gemm_nt, (*arguments, None))
+    opcheck(torch.ops.deep_gemm.k_grouped_fp8_gemm_nt, (*arguments, w.c()))
+
+    def step(d):
+        deep_gemm.k_grouped_fp8_gemm_nt_contiguous((a, scale_a), (b, scale_b), d, KS, None)
+        return d + 1
+
+    c = w.c()
+    assert torch.equal(torch.compile(step, fullgraph=True, backend="aot_eager")(c.clone()), step(c.clone()))
+
+
+@needs_hopper
+def test_scratch_memory_comes_from_torch():
+    experts = Experts("cuda")
+    a, masked_m = experts.masked(150)
+    p, q = Product(77, 200, 300, "cuda"), Product(77, 200, 300, "cuda", rows_b=1)
+    w = WeightGradients("cuda", KS)
+    flat = w.flat()
+    dense, slab, gradients = p.out(), experts.out(len(SIZES), 150), w.c()
+    other = torch.cuda.Stream().cuda_stream
+    for blocks, call in [
+        (1, lambda: deep_gemm.fp8_gemm_nt(*p.operands(), dense)),
+        (1, lambda: deep_gemm.fp8_gemm_nt(*q.operands(), dense, recipe=(1, 1, 128))),
+        (1, lambda: deep_gemm.m_grouped_fp8_gemm_nt_masked(a, experts.b, slab, masked_m, 40)),
+        (1, lambda: deep_gemm.k_grouped_fp8_gemm_nt_contiguous(*flat, gradients, KS, None)),
+        (0, lambda: deep_gemm.fp8_gemm_nt(p.a, p.b, dense)),
+        # torch's allocator knows nothing of this stream.
+        (0, lambda: deep_gemm.fp8_gemm_nt(*p.operands(), dense, stream=other)),
+    ]:
+        count = lambda: torch.cuda.memory_stats()["allocation.all.allocated"]
+        before = count()
+        call()
+        assert count() - before == blocks
+        torch.cuda.synchronize()
+    assert p.wrong(dense) == 0
 
 
 def test_config_keys():

@@ -63,11 +63,11 @@ def test_casts_of_strange_layouts(device):
 
 def test_casts_of_numpy():
     x = np.random.default_rng(0).standard_normal((150, 260)).astype(np.float32)
-    for cast in (deep_gemm.per_token_cast_to_fp8, deep_gemm.per_block_cast_to_fp8):
+    for cast in (deep_gemm.per_token_cast_to_fp8, deep_gemm.per_block_cast_to_fp8, deep_gemm.per_channel_cast_to_fp8):
         got, want = cast(x, False), cast(torch.from_numpy(x), False)
         assert np.array_equal(got[0], want[0].view(torch.uint8).numpy()) and np.array_equal(got[1], want[1].numpy())
     with pytest.raises(TypeError, match="torch tensors alone"):
-        deep_gemm.per_channel_cast_to_fp8(x, False)
+        deep_gemm.per_channel_cast_to_fp8(x, False, 64)
 
 
 def test_quantised_product_is_close(device):
@@ -107,6 +107,9 @@ def test_transform_sf(device):
     )
     assert b is blocks
     assert transform_sf_into_required_layout(rows, 70, 300, (1, 128)).stride() == (1, 72)
+    for is_sfa in (None, True, False):
+        both = transform_sf_into_required_layout(rows, 70, 300, (1, 1, 128), is_sfa=is_sfa)
+        assert torch.equal(both, rows) and both.stride() == (1, 72)
     assert transform_sf_into_required_layout(blocks, 200, 300, (128, 128)) is blocks
     grouped = torch.randn(4, 70, 3).to(device)
     assert transform_sf_into_required_layout(grouped, 70, 300, (1, 128, 128), 4, True).stride() == (216, 1, 72)

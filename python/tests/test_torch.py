@@ -1,5 +1,8 @@
 """What torch adds: custom operators, compiled and traced models, subclasses, streams and graphs."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch._subclasses import FakeTensorMode
@@ -20,15 +23,18 @@ def test_opcheck_gemm(device, with_c):
     p = Product(20, 64, 256, device)
     d = torch.randn(20, 64, device=device)
     c = torch.randn(20, 64, device=device) if with_c else None
-    opcheck(torch.ops.deep_gemm.fp8_gemm_nt, (as_bytes(p.a), p.scale_a, "e4m3", as_bytes(p.b), None, "e4m3", d, c))
+    arguments = (as_bytes(p.a), p.scale_a, "e4m3", as_bytes(p.b))
+    opcheck(torch.ops.deep_gemm.fp8_gemm_nt, (*arguments, None, "e4m3", d, c))
+    fine = Product(20, 64, 256, device, rows_b=1).scale_b
+    opcheck(torch.ops.deep_gemm.fp8_gemm_nt, (*arguments, fine, "e5m2", d, c, 1))
 
 
 def test_opcheck_quantize(device):
     x = torch.randn(20, 256, device=device)
-    for rows in (1, 128):
+    for rows, cols in [(1, 128), (128, 128), (128, 1)]:
         out = torch.zeros(20, 256, dtype=torch.uint8, device=device)
-        scale = torch.zeros(-(-20 // rows), 2, device=device)
-        opcheck(torch.ops.deep_gemm.quantize, (x, out, scale, rows, True))
+        scale = torch.zeros(-(-20 // rows), 256 // cols, device=device)
+        opcheck(torch.ops.deep_gemm.quantize, (x, out, scale, rows, True, cols))
 
 
 class Fp8Linear(torch.nn.Module):
@@ -78,8 +84,61 @@ def test_compiled_wrong_inputs():
     p = Product(16, 64, 128)
     a, b = p.operands()
     call = torch.compile(lambda **given: deep_gemm.fp8_gemm_nt(a, b, p.out(), **given), backend="eager")
-    with pytest.raises(Exception, match=r"recipe is \(1, 1, 128\)"):
-        call(recipe=(1, 1, 128))
+    with pytest.raises(Exception, match=r"recipe is \(1, 1, 64\), expected \(1, 128, 128\) or \(1, 1, 128\)"):
+        call(recipe=(1, 1, 64))
+    with pytest.raises(Exception, match=r"recipe is \(1, 1, 128\), expected what recipe_b says, \(128, 128\)"):
+        call(recipe=(1, 1, 128), recipe_b=(128, 128))
+
+
+@pytest.mark.parametrize("recipes", [{"recipe": (1, 1, 128)}, {"recipe_b": (1, 128)}])
+def test_compiled_1d1d(device, recipes):
+    torch.compiler.reset()
+    p = Product(16, 64, 300, device, rows_b=1)
+
+    def step(d):
+        deep_gemm.fp8_gemm_nt(*p.operands(), d, **recipes)
+        return d
+
+    d = torch.compile(step, fullgraph=True, backend="aot_eager")(torch.zeros(16, 64, device=device))
+    assert p.wrong(d) == 0
+
+
+def test_compiled_masked_and_contiguous(device):
+    """The builtins of the grouped products, by name and by position."""
+    torch.compiler.reset()
+    p = Product(40, 64, 256, device)
+    a, b = p.operands()
+    many = (b[0].contiguous()[None], b[1][None])
+    counts, indices = torch.tensor([40], dtype=torch.int32, device=device), torch.zeros(40, dtype=torch.int32, device=device)
+
+    def step(d, e):
+        deep_gemm.m_grouped_fp8_gemm_nt_masked((a[0].contiguous()[None], a[1][None]), many, d, counts, expected_m=40)
+        deep_gemm.m_grouped_fp8_gemm_nt_contiguous(a, many, e, grouped_layout=indices)
+        return d + 0, e + 0
+
+    zeros = lambda *shape: torch.zeros(*shape, 64, device=device)
+    d, e = torch.compile(step, fullgraph=True, backend="aot_eager")(zeros(1, 40), zeros(40))
+    assert p.wrong(d[0]) == 0 and p.wrong(e) == 0
+
+
+def test_compiling_before_and_after_the_import():
+    """Dynamo is told of the builtins whichever of it and the package is imported first."""
+    code = """
+import sys
+import torch
+{first}
+import deep_gemm
+assert ("torch._dynamo" in sys.modules) == bool("{first}")
+a, b = (torch.randn(16, 128).to(torch.float8_e4m3fn) for _ in range(2))
+def step(d):
+    deep_gemm.fp8_gemm_nt(a, b, d)
+    return d
+want, got = step(torch.zeros(16, 16)), torch.compile(step, fullgraph=True, backend="eager")(torch.zeros(16, 16))
+assert torch.equal(want, got)
+"""
+    for first in ("", "import torch._dynamo"):
+        done = subprocess.run([sys.executable, "-c", code.format(first=first)], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
 
 
 def test_traced_with_fake_tensors(device):
@@ -113,12 +172,13 @@ def test_torch_without_the_exchange_api(device, monkeypatch):
     quantised = deep_gemm.per_token_cast_to_fp8(x, True)
     monkeypatch.setattr(_C, "fp8_gemm_nt", refuse_first(_C.fp8_gemm_nt))
     monkeypatch.setattr(_C, "quantize", refuse_first(_C.quantize))
-    deep_gemm.fp8_gemm_nt(*p.operands(), d)
+    call = _torch.DIRECT.get(deep_gemm.fp8_gemm_nt, deep_gemm.fp8_gemm_nt)
+    call(*p.operands(), d)
     assert torch.equal(d, want)
     again = deep_gemm.per_token_cast_to_fp8(x, True)
     assert torch.equal(as_bytes(again[0]), as_bytes(quantised[0])) and torch.equal(again[1], quantised[1])
     with pytest.raises(ValueError, match=r"d is \["):
-        deep_gemm.fp8_gemm_nt(*p.operands(), d[:-1])
+        call(*p.operands(), d[:-1])
 
 
 def refuse_first(function):

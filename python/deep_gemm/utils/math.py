@@ -39,13 +39,13 @@ def _check_matrix(function: str, x: Tensor, gran_k: int) -> None:
         raise ValueError(f"{function}: gran_k is {gran_k}, expected a positive number")
 
 
-def _quantize(x: Tensor, rows: int, power_of_two: bool) -> tuple[Tensor, Tensor]:
-    """By the library: one scale for ``rows`` × 128 elements."""
+def _quantize(x: Tensor, rows: int, cols: int, power_of_two: bool) -> tuple[Tensor, Tensor]:
+    """By the library: one scale for 1 × 128, 128 × 128 or 128 × 1 elements."""
     m, n = x.shape
     out = _empty_like(x, (m, n), fp8=True)
-    scale = _empty_like(x, (ceil_div(m, rows), ceil_div(n, _BLOCK)), fp8=False)
-    if _torch.is_compiling() or not _C.quantize(rows, x, out, scale, power_of_two, "e4m3", None):
-        _torch.quantize(x, out, scale, rows, power_of_two)
+    scale = _empty_like(x, (ceil_div(m, rows), ceil_div(n, cols)), fp8=False)
+    if _torch.is_compiling() or not _C.quantize(rows, cols, x, out, scale, power_of_two, "e4m3", None):
+        _torch.quantize(x, out, scale, rows, cols, power_of_two)
     return out, scale
 
 
@@ -72,7 +72,7 @@ def per_token_cast_to_fp8(x: Tensor, use_ue8m0: bool, gran_k: int = 128) -> tupl
     """
     _check_matrix("per_token_cast_to_fp8", x, gran_k)
     if gran_k == _BLOCK:
-        return _quantize(x, 1, use_ue8m0)
+        return _quantize(x, 1, _BLOCK, use_ue8m0)
     return _quantize_by_torch(x, 1, gran_k, use_ue8m0)
 
 
@@ -84,14 +84,17 @@ def per_block_cast_to_fp8(x: Tensor, use_ue8m0: bool, gran_k: int = 128) -> tupl
     """
     _check_matrix("per_block_cast_to_fp8", x, gran_k)
     if gran_k == _BLOCK:
-        return _quantize(x, _BLOCK, use_ue8m0)
+        return _quantize(x, _BLOCK, _BLOCK, use_ue8m0)
     return _quantize_by_torch(x, _BLOCK, gran_k, use_ue8m0)
 
 
 def per_channel_cast_to_fp8(x: Tensor, use_ue8m0: bool, gran_k: int = 128) -> tuple[Tensor, Tensor]:
-    """Quantises a torch tensor ``x`` (BF16, FP16 or FP32, ``[k, n]``) with one scale for ``gran_k`` elements of a column.
+    """Quantises ``x`` (BF16, FP16 or FP32, ``[k, n]``, stride 1 along n) with one scale for ``gran_k`` elements of a column.
 
-    Returns e4m3 ``[k, n]`` and FP32 scales ``[ceil(k / gran_k), n]``. ``use_ue8m0`` as in :func:`per_token_cast_to_fp8`.
+    Returns e4m3 ``[k, n]`` (uint8 for NumPy) and FP32 scales ``[ceil(k / gran_k), n]``: transposed, an operand of weight gradients, whose k are
+    tokens. ``use_ue8m0`` and errors as in :func:`per_token_cast_to_fp8`.
     """
     _check_matrix("per_channel_cast_to_fp8", x, gran_k)
+    if gran_k == _BLOCK:
+        return _quantize(x, _BLOCK, 1, use_ue8m0)
     return _quantize_by_torch(x, gran_k, 1, use_ue8m0)
