@@ -5,14 +5,17 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
 #include "context_impl.h"
 #include "direct.h"
 #include "gemm/check.h"
+#include "layout/layout.h"
 #include "tensors.h"
 #include "text.h"
 
@@ -262,11 +265,25 @@ Problem problem_of(Layout layout, int64_t m, int64_t n, int64_t k, int64_t group
 
 nb::tuple tuple_of(const Key& key) { return nb::tuple(nb::cast(key)); }
 
-nb::dict compile_key(const Key& key) {
+/// What a server needs beside the products: activations and weights to e4m3, scales into TMA's layout.
+std::vector<jit::KernelSource> helper_kernels() {
+  return {quantize_kernel(DType::bf16, DType::e4m3, {1, 128}), quantize_kernel(DType::bf16, DType::e4m3, {128, 128}),
+          transpose_kernel()};
+}
+
+/// Of a product's key, or of the helper kernel with that number.
+nb::dict compile_kernel(const std::variant<Key, std::size_t>& which) {
   CompileReport report;
   {
     const nb::gil_scoped_release no_gil;
-    report = compile(context_of({}), config_of(key));
+    Context& context = context_of({});
+    if (const Key* key = std::get_if<Key>(&which)) {
+      report = compile(context, config_of(*key));
+    } else {
+      const jit::KernelSource source = helper_kernels().at(std::get<std::size_t>(which));
+      const jit::Binary binary = context.impl().store.get(source);
+      report = {source.entry, binary.compiler, binary.cached, binary.seconds, binary.registers, binary.spill_bytes};
+    }
   }
   nb::dict out;
   out["name"] = report.name;
@@ -371,7 +388,8 @@ NB_MODULE(_C, module) {
         return keys;
       },
       "layout"_a, "m"_a, "n"_a, "k"_a, "groups"_a, "device"_a);
-  module.def("compile", &compile_key, "key"_a);
+  module.def("helper_kernels", [] { return helper_kernels().size(); });
+  module.def("compile", &compile_kernel, "which"_a);
 }
 
 }  // namespace deep_gemm::python

@@ -231,6 +231,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="directory with model.safetensors and vocab.txt")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action="store_true", help="compile the FP8 models with torch.compile")
+    parser.add_argument("--json", type=Path, help="also write the least cosines here")
     options = parser.parse_args()
     model = options.model or find_model()
     columns = {}
@@ -241,6 +242,8 @@ def main() -> None:
         print("  ".join(f"{cosine:9.6f}" for cosine in cosines) + "    " + sentence[:80])
     print("  ".join(f"{column.min().item():9.6f}" for column in columns.values()) + f"    the least of {len(SENTENCES)}, on {options.device}")
     print("default: " + ", ".join(f"{name} {count}" for name, count in TERMS.items()) + " products")
+    if options.json:
+        options.json.write_text(json.dumps({"terms": TERMS, "least_cosine": {heading: column.min().item() for heading, column in columns.items()}}))
     near = (embeddings[0] @ embeddings[1]).item(), (embeddings[0] @ embeddings[9]).item()
     print(f"The original's own: {near[0]:.3f} between the two sentences about eating, {near[1]:.3f} between unrelated ones")
     if columns["default"].min() < 0.999:

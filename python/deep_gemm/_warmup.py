@@ -129,7 +129,7 @@ def warmup(
     Args:
         shapes: ``(n, k)`` for every m up to ``max_m``, ``(m, n, k)`` for that m alone, or a CSV file with columns m, n, k (and
             layout, of which dense is taken).
-        model: ``"deepseek-v3"``: what its dense layers and experts need.
+        model: ``"deepseek-v3"``: what its dense layers and experts need, quantisation and scale layouts included.
         max_m: the largest batch. Up to 512, dense kernels that only larger ones use are left out.
         num_groups: experts of the model that a GPU holds; by default what 1, 8 and 32 GPUs do.
         device: what to plan for: ``"h100"``, ``"h200"`` or ``"h800"``.
@@ -154,10 +154,11 @@ def warmup(
     if model is not None:
         keys = list(dict.fromkeys(keys + _expert_keys(model, num_groups, device)))
     with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
-        futures = [pool.submit(_C.compile, key) for key in keys]
+        kernels = [*keys, *(range(_C.helper_kernels()) if model is not None else ())]
+        futures = [pool.submit(_C.compile, kernel) for kernel in kernels]
         try:
             done = as_completed(futures)
-            reports = [future.result() for future in (_with_progress(done, len(keys)) if progress else done)]
+            reports = [future.result() for future in (_with_progress(done, len(kernels)) if progress else done)]
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

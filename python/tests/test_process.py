@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import deep_gemm
+from deep_gemm import _C, _warmup
 from support import Product
 
 
@@ -120,6 +121,16 @@ def test_warmup(tmp_path, capsys):
     csv = tmp_path / "shapes.csv"
     csv.write_text("layout,m,n,k,groups,loads\ndense,64,512,512,1,\n")
     assert deep_gemm.warmup(csv, progress=False)[0]["name"] in [report["name"] for report in reports]
+
+
+@needs_compiler
+def test_warmup_of_a_model_takes_the_helpers_along(monkeypatch):
+    """Its products' kernels are those of its shapes, which test_warmup compiles; here one stands for them."""
+    one = _C.plan(_C.Layout.dense, 64, 512, 512, 1, "h100")
+    monkeypatch.setattr(_warmup, "_keys", lambda *given: [one])
+    monkeypatch.setattr(_warmup, "_expert_keys", lambda *given: [one])
+    names = {report["name"] for report in deep_gemm.warmup(model="deepseek-v3", progress=False)}
+    assert {"quantize_1x128_bf16_e4m3", "quantize_128x128_bf16_e4m3", "transpose_scales"} < names and len(names) == 4
 
 
 def test_warmup_wrong_inputs():

@@ -115,6 +115,14 @@ jit::KernelSource quantize_kernel(DType type, DType out, ScaleBlock shares) {
                              entry, name_of(type), name_of(out), shares.rows, shares.cols)};
 }
 
+jit::KernelSource transpose_kernel() {
+  return {"transpose_scales",
+          "#include <deep_gemm/layout/scales.cuh>\n"
+          "extern \"C\" __global__ void __launch_bounds__(deep_gemm::kTransposeThreads) "
+          "transpose_scales(const __grid_constant__ deep_gemm::TransposeScalesArgs args) { "
+          "deep_gemm::transpose_scales(args); }\n"};
+}
+
 void quantize_1x128(Context& context, const TensorView& x, const Fp8Tensor& out, const QuantizeOptions& options) {
   quantize("quantize_1x128", context, x, out, {1, 128}, options);
 }
@@ -168,12 +176,8 @@ void to_mn_major_aligned(Context& context, const TensorView& all_scale, const Te
   }
 
   const cuda::DeviceContext::Scope scope(*impl.cuda);
-  const cuda::Kernel& kernel =
-      impl.kernel("transpose_scales",
-                  "#include <deep_gemm/layout/scales.cuh>\n"
-                  "extern \"C\" __global__ void __launch_bounds__(deep_gemm::kTransposeThreads) "
-                  "transpose_scales(const __grid_constant__ deep_gemm::TransposeScalesArgs args) { "
-                  "deep_gemm::transpose_scales(args); }\n");
+  const jit::KernelSource source = transpose_kernel();
+  const cuda::Kernel& kernel = impl.kernel(source.entry, source.text);
   TransposeScalesArgs args{.in = static_cast<const float*>(scale.data),
                            .out = static_cast<float*>(out.data),
                            .in_row_stride = stride_or(scale, 0, 0),
