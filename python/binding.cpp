@@ -252,11 +252,15 @@ GemmConfig config_of(const Key& key) {
   return config;
 }
 
-/// With BF16 results; m is what a group of the masked layout is expected to have.
+/// Of a product with BF16 results, or of weight gradients; m is what a group of the masked layout is expected to have.
 Problem problem_of(Layout layout, int64_t m, int64_t n, int64_t k, int64_t groups) {
+  const bool gradients = layout == Layout::k_grouped;
   return {.m = m,
           .n = n,
           .k = k,
+          .d_type = gradients ? DType::f32 : DType::bf16,
+          .accumulate = gradients,
+          .scale_rows_b = gradients ? 1 : 128,
           .num_sms = num_sms.load(std::memory_order_relaxed),
           .layout = layout,
           .groups = groups,

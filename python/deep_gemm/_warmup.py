@@ -15,7 +15,13 @@ from . import _C
 
 Key = tuple[int, ...]
 
-_LAYOUTS = {"Normal": _C.Layout.dense, "MGroupedContiguous": _C.Layout.contiguous, "MGroupedMasked": _C.Layout.masked}
+_LAYOUTS = {
+    "Normal": _C.Layout.dense,
+    "MGroupedContiguous": _C.Layout.contiguous,
+    "MGroupedContiguousWithPsumLayout": _C.Layout.offsets,
+    "MGroupedMasked": _C.Layout.masked,
+    "KGroupedContiguous": _C.Layout.k_grouped,
+}
 
 # (n, k) of every dense product that serving the model without tensor parallelism makes.
 MODELS: dict[str, list[tuple[int, int]]] = {
@@ -43,9 +49,11 @@ def get_best_gemm_config_key(gemm_type: str, mma: str, m: int, n: int, k: int, n
     """A hashable key of the kernel that a product of m × n × k runs: those of equal keys share it.
 
     Args:
-        gemm_type: ``"Normal"``, ``"MGroupedContiguous"`` or ``"MGroupedMasked"``.
+        gemm_type: ``"Normal"``, ``"MGroupedContiguous"``, ``"MGroupedContiguousWithPsumLayout"``, ``"MGroupedMasked"`` or
+            ``"KGroupedContiguous"``.
         mma: ``"fp8"``.
         m: rows of A; for ``"MGroupedMasked"`` what a group is expected to have.
+        k: for ``"KGroupedContiguous"`` of the largest group.
         num_groups: groups of B; 1 for ``"Normal"``.
 
     Raises ValueError for kinds of products that there are no kernels for. The GPU is an H100 with the SMs that set_num_sms set.

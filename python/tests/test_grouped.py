@@ -339,7 +339,9 @@ def test_scratch_memory_comes_from_torch():
 
 
 def test_config_keys():
-    for kind in ("MGroupedContiguous", "MGroupedMasked"):
-        keys = {m: deep_gemm.get_best_gemm_config_key(kind, "fp8", m, 4096, 7168, 32) for m in (1, 2, 512)}
+    key = deep_gemm.get_best_gemm_config_key
+    for kind in ("MGroupedContiguous", "MGroupedContiguousWithPsumLayout", "MGroupedMasked"):
+        keys = {m: key(kind, "fp8", m, 4096, 7168, 32) for m in (1, 2, 8192)}
         assert keys[1] == keys[2] and len(set(keys.values())) == 2
-        assert keys[1] != deep_gemm.get_best_gemm_config_key("Normal", "fp8", 1, 4096, 7168, 1)
+        assert keys[1] != key("Normal", "fp8", 1, 4096, 7168, 1)
+    assert key("KGroupedContiguous", "fp8", 4096, 7168, 8192, 8) == key("KGroupedContiguous", "fp8", 4096, 7168, 8320, 8)
