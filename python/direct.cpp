@@ -19,6 +19,7 @@ nb::object DirectFunction::make(nb::object python, const std::string& doc, Built
   const std::size_t all = positional_ + nb::cast<std::size_t>(code.attr("co_kwonlyargcount"));
   if (all > DirectArguments::kMax) throw std::length_error("more parameters than a direct call can take");
   const nb::object names = code.attr("co_varnames");
+  names_.clear();  // of a module that is loaded again
   for (std::size_t i = 0; i < all; ++i) {
     PyObject* name = nb::object(names[i]).release().ptr();
     PyUnicode_InternInPlace(&name);

@@ -56,8 +56,8 @@ def with_rest(x: torch.Tensor, cast: Callable[..., tuple[torch.Tensor, torch.Ten
 class Fp8Linear(nn.Module):
     """nn.Linear in FP8: weights with a scale for 128 × 128, activations with one for 128 of a token.
 
-    ``terms`` is the number of FP8 products. 1: both operands are rounded to e4m3. 2: weights are the sum of two FP8 matrices. 3: activations
-    too, the product of the two rests left out: near FP16's precision for three times the work. ``c`` adds the products up.
+    ``terms`` is the number of FP8 products. 1: both operands are rounded to e4m3. 2: weights are the sum of two FP8 matrices.
+    3: activations too, the product of the two rests left out: near FP16's precision for three times the work. ``c`` adds them up.
     """
 
     def __init__(self, linear: nn.Linear, terms: int):
@@ -240,10 +240,12 @@ def main() -> None:
     print("  ".join(f"{heading:>9}" for heading in columns) + "    cosine with the FP32 model")
     for sentence, cosines in zip(SENTENCES, zip(*(column.tolist() for column in columns.values()))):
         print("  ".join(f"{cosine:9.6f}" for cosine in cosines) + "    " + sentence[:80])
-    print("  ".join(f"{column.min().item():9.6f}" for column in columns.values()) + f"    the least of {len(SENTENCES)}, on {options.device}")
+    last = "  ".join(f"{column.min().item():9.6f}" for column in columns.values())
+    print(f"{last}    the least of {len(SENTENCES)}, on {options.device}")
     print("default: " + ", ".join(f"{name} {count}" for name, count in TERMS.items()) + " products")
     if options.json:
-        options.json.write_text(json.dumps({"terms": TERMS, "least_cosine": {heading: column.min().item() for heading, column in columns.items()}}))
+        least = {heading: column.min().item() for heading, column in columns.items()}
+        options.json.write_text(json.dumps({"terms": TERMS, "least_cosine": least}))
     near = (embeddings[0] @ embeddings[1]).item(), (embeddings[0] @ embeddings[9]).item()
     print(f"The original's own: {near[0]:.3f} between the two sentences about eating, {near[1]:.3f} between unrelated ones")
     if columns["default"].min() < 0.999:

@@ -209,6 +209,10 @@ def test_numpy():
         d = np.full((20, 150), np.nan, np.float32)
         deep_gemm.fp8_gemm_nt((a, sa), (b, sb), d, dtype=dtype)
         assert np.array_equal(d, want.numpy())
+    other = Product(20, 150, 300, types=(E5M2, E5M2))
+    wide = [t.contiguous().view(torch.uint8).numpy() for t in (other.a, other.b)]
+    deep_gemm.fp8_gemm_nt((wide[0], other.scale_a.numpy()), (wide[1], other.scale_b.numpy()), d, dtype="e5m2")
+    assert other.wrong(torch.from_numpy(d)) == 0
     bits = np.zeros((20, 150), np.uint16)
     deep_gemm.fp8_gemm_nt((a, sa), (b, sb), bits, dtype="e4m3")
     assert np.array_equal(bits, want.bfloat16().view(torch.uint16).numpy())

@@ -91,8 +91,8 @@ def per_block_cast_to_fp8(x: Tensor, use_ue8m0: bool, gran_k: int = 128) -> tupl
 def per_channel_cast_to_fp8(x: Tensor, use_ue8m0: bool, gran_k: int = 128) -> tuple[Tensor, Tensor]:
     """Quantises ``x`` (BF16, FP16 or FP32, ``[k, n]``, stride 1 along n) with one scale for ``gran_k`` elements of a column.
 
-    Returns e4m3 ``[k, n]`` (uint8 for NumPy) and FP32 scales ``[ceil(k / gran_k), n]``: transposed, an operand of weight gradients, whose k are
-    tokens. ``use_ue8m0`` and errors as in :func:`per_token_cast_to_fp8`.
+    Returns e4m3 ``[k, n]`` (uint8 for NumPy) and FP32 scales ``[ceil(k / gran_k), n]``: transposed, an operand of weight
+    gradients, whose k are tokens. ``use_ue8m0`` and errors as in :func:`per_token_cast_to_fp8`.
     """
     _check_matrix("per_channel_cast_to_fp8", x, gran_k)
     if gran_k == _BLOCK:
