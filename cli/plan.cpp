@@ -48,11 +48,11 @@ void show(const PlanOptions& options) {
   fmt::print("estimate  {:.1f} us\n", plan.estimate_us);
   fmt::print("reason    {}\n", plan.reason);
   if (plan.runners_up.empty()) return;
-  Table table({"tile", "stages", "cluster", "multicast", "unroll", "estimate us", "slower by"});
+  Table table({"tile", "stages", "cluster", "shares", "CTAs/SM", "unroll", "estimate us", "slower by"});
   const auto add = [&](const GemmConfig& c, double estimate_us) {
-    const auto fields_of = to_json(c);
     table.add({fmt::format("{}x{}", c.tile_m, c.tile_n), fmt::to_string(c.stages), fmt::to_string(c.cluster),
-               fields_of["multicast"].get<std::string>(), fmt::to_string(c.unroll), fmt::format("{:.1f}", estimate_us),
+               c.split_k ? "k" : name_of(c.multicast), fmt::to_string(c.ctas_per_sm), fmt::to_string(c.unroll),
+               fmt::format("{:.1f}", estimate_us),
                fmt::format("{:.1f} %", 100 * (estimate_us / plan.estimate_us - 1))});
   };
   fmt::print("\n");

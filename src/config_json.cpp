@@ -111,6 +111,8 @@ Problem problem_from_text(const std::string& text) {
     f("d_type", problem.d_type);
     f("scaled_a", problem.scaled_a), f("scaled_b", problem.scaled_b);
     f("accumulate", problem.accumulate);
+    f("a_type", problem.a_type), f("b_type", problem.b_type);
+    f("scale_rows_b", problem.scale_rows_b), f("batch_invariant", problem.batch_invariant);
     f("num_sms", problem.num_sms);
     f("layout", problem.layout), f("groups", problem.groups), f("expected_m", problem.expected_m);
   });

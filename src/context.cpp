@@ -35,7 +35,8 @@ std::size_t ProblemHash::operator()(const Problem& p) const {
   Fnv1a hash;
   hash.add(p.m), hash.add(p.n), hash.add(p.k), hash.add(p.num_sms), hash.add(p.d_type);
   hash.add(p.layout), hash.add(p.groups), hash.add(p.expected_m);
-  hash.add(static_cast<char>(p.scaled_a | p.scaled_b << 1 | p.accumulate << 2));
+  hash.add(p.a_type), hash.add(p.b_type), hash.add(p.scale_rows_b);
+  hash.add(static_cast<char>(p.scaled_a | p.scaled_b << 1 | p.accumulate << 2 | p.batch_invariant << 3));
   return hash.value();
 }
 
@@ -48,8 +49,8 @@ Context::Impl::Impl(Device device_in, ContextOptions options_in)
 
 const cuda::Kernel& Context::Impl::kernel(const std::string& entry, const std::string& text, int smem_bytes) {
   return other_kernels.get(entry, [&] {
-    const jit::Binary binary = store.get({entry, text}, cuda::driver_version());
-    return cuda::Kernel(binary.cubin, entry, smem_bytes);
+    return store.load({entry, text}, cuda::driver_version(),
+                      [&](const jit::Binary& binary) { return cuda::Kernel(binary.cubin, entry, smem_bytes); });
   });
 }
 

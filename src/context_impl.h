@@ -7,6 +7,7 @@
 #include <shared_mutex>
 #include <string>
 #include <unordered_map>
+#include <vector>
 
 #include <deep_gemm/gemm.h>
 
@@ -68,6 +69,7 @@ struct Context::Impl {
   std::unique_ptr<cuda::DeviceContext> cuda;  ///< null on the CPU
   DeviceInfo plan_device;                     ///< what plans are made for; not used on the CPU
   jit::KernelStore store;
+  OnceMap<Problem, std::vector<GemmConfig>, ProblemHash> kernels;  ///< for all m: see kernels_for
   OnceMap<Problem, GemmPlan, ProblemHash> plans;
   OnceMap<GemmConfig, cuda::Kernel, ConfigHash> gemm_kernels;
   OnceMap<std::string, cuda::Kernel, std::hash<std::string>>

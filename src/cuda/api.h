@@ -31,6 +31,7 @@ constexpr int kComputeCapabilityMinor = 76;
 constexpr int kMaxSharedMemoryPerBlockOptin = 97;
 
 constexpr int kMaxDynamicSharedSizeBytes = 8;  // CU_FUNC_ATTRIBUTE_…
+constexpr int kPreferredSharedMemoryCarveout = 9;
 
 constexpr int kClusterDimension = 4;  // CU_LAUNCH_ATTRIBUTE_…
 constexpr int kProgrammaticStreamSerialization = 6;

@@ -204,6 +204,9 @@ DeviceProperties device_properties(int index) {
   p.info.hbm_gbytes_per_s =
       attribute(kMemoryClockRate, device) * 1e-6 * 2 * attribute(kGlobalMemoryBusWidth, device) / 8;
   p.info.max_clusters_of_2 = p.info.num_sms / 2;
+  // Clusters do not span GPCs, which have 16 or 18 SMs, or a few less.
+  p.info.max_clusters_of_4 = p.info.num_sms * 30 / 132;
+  p.info.max_clusters_of_8 = p.info.num_sms * 15 / 132;
   p.compute_capability = attribute(kComputeCapabilityMajor, device) * 10 + attribute(kComputeCapabilityMinor, device);
   std::size_t bytes = 0;
   DG_CALL(cuDeviceTotalMem, &bytes, device);
@@ -282,6 +285,10 @@ Kernel::Kernel(std::span<const std::byte> cubin, const std::string& entry, int s
   if (const Result result = functions().cuFuncSetAttribute_(function_, kMaxDynamicSharedSizeBytes, smem_bytes);
       result != kSuccess)
     fail_cuda("cuFuncSetAttribute", result, fmt::format("kernel {}, {} bytes of shared memory", entry, smem_bytes));
+  // Several CTAs share an SM only where all of its memory that can be shared memory is.
+  if (const Result result = functions().cuFuncSetAttribute_(function_, kPreferredSharedMemoryCarveout, 100);
+      result != kSuccess)
+    fail_cuda("cuFuncSetAttribute", result, fmt::format("kernel {}, carveout", entry));
 }
 
 int Kernel::max_active_clusters(int cluster, int block_threads, int smem_bytes) const {

@@ -37,22 +37,27 @@ Spec operand_map(const TensorView& t, uint32_t rows) {
   return spec;
 }
 
-/// MN-major scales [rows, blocks], or [groups, rows, blocks]; where tiles begin at any row, [rows / 4, 4, blocks].
-Spec scale_map(const GemmConfig& c, const TensorView& t) {
+/// MN-major scales [rows, blocks], or [groups, rows, blocks].
+Spec scale_map(const TensorView& t, uint32_t rows) {
   const auto last = static_cast<std::size_t>(t.rank) - 1;
   Spec spec{.dtype = DType::f32,
             .rank = t.rank,
             .base = t.data,
             .dims = {extent(t, last - 1), extent(t, last)},
             .stride_bytes = {pitch_bytes(t, last)},
-            .box = {scale_a_rows(c), 1},
+            .box = {rows, 1},
             .swizzle = Spec::Swizzle::none};
   if (t.rank == 3) spec.dims[2] = extent(t, 0), spec.stride_bytes[1] = pitch_bytes(t, 0), spec.box[2] = 1;
-  if (c.layout == Layout::offsets) {
+  return spec;
+}
+
+Spec scale_a_map(const GemmConfig& c, const TensorView& t, uint32_t rows) {
+  Spec spec = scale_map(t, rows);
+  if (c.layout == Layout::offsets) {  // tiles begin at any row: [rows / 4, 4, blocks]
     spec.rank = 3;
     spec.dims = {4, (extent(t, 0) + 3) / 4, extent(t, 1)};
     spec.stride_bytes = {16, pitch_bytes(t, 1)};
-    spec.box = {4, scale_a_rows(c) / 4, 1};
+    spec.box = {4, rows / 4, 1};
   }
   return spec;
 }
@@ -83,13 +88,6 @@ Spec output_map(const GemmConfig& c, const TensorView& d, int64_t m, int64_t n) 
 
 }  // namespace
 
-bool is_mn_major_aligned(const TensorView& scale) {
-  const auto last = static_cast<std::size_t>(scale.rank) - 1;
-  const int64_t rows = scale.shape[last - 1];
-  return stride_or(scale, last - 1, 1) == 1 && is_multiple_of_16(scale.data, stride_or(scale, last, 4) * 4) &&
-         stride_or(scale, last, rows) >= rows && (scale.rank == 2 || stride_or(scale, 0, 4) % 4 == 0);
-}
-
 bool can_be_stored_by_tma(const TensorView& d) {
   const auto dim = static_cast<std::size_t>(d.rank) - 2;
   return is_multiple_of_16(d.data, stride_or(d, dim, 16) * size_of(d.dtype)) &&
@@ -99,11 +97,15 @@ bool can_be_stored_by_tma(const TensorView& d) {
 MapSpecs map_specs(const GemmPlan& plan, const Problem& problem, const Fp8Tensor& a, const Fp8Tensor& b,
                    const TensorView& d) {
   const GemmConfig& c = plan.config;
+  const auto m = static_cast<uint32_t>(problem.m);
   MapSpecs specs;
   if (problem.k > 0) {
-    specs.a = operand_map(a.data, static_cast<uint32_t>(c.tile_m) / cluster_n(c));
-    specs.b = operand_map(b.data, static_cast<uint32_t>(c.tile_n) / cluster_m(c));
-    if (problem.scaled_a) specs.scale_a = scale_map(c, a.scale);
+    if (c.layout != Layout::k_grouped) {  // there each group has its own
+      specs.a = operand_map(a.data, a_box_rows(c, m));
+      specs.b = operand_map(b.data, b_box_rows(c));
+    }
+    if (problem.scaled_a) specs.scale_a = scale_a_map(c, a.scale, scale_a_box_rows(c, m));
+    if (c.scale_rows_b == 1) specs.scale_b = scale_map(b.scale, static_cast<uint32_t>(c.tile_n));
   }
   if (can_be_stored_by_tma(d)) specs.d = output_map(c, d, problem.m, problem.n);
   return specs;
@@ -116,20 +118,23 @@ GemmArgs bind(const GemmPlan& plan, const Problem& problem, const Fp8Tensor& a, 
   if (specs.a.base) args.a = encoded(specs.a);
   if (specs.b.base) args.b = encoded(specs.b);
   if (specs.scale_a.base) args.scale_a = encoded(specs.scale_a);
+  if (specs.scale_b.base) args.scale_b = encoded(specs.scale_b);
   if (can_be_stored_by_tma(d)) {
     args.d = encoded(specs.d);
     args.tma_cols = problem.n * size_of(d.dtype) % 16 == 0 ? UINT32_MAX : static_cast<uint32_t>(problem.n);
   }
-  if (b.scale) {
+  if (b.scale && plan.config.scale_rows_b == 128) {
     const auto last = static_cast<std::size_t>(b.scale.rank) - 1;
-    args.scale_b = static_cast<const float*>(b.scale.data);
+    args.block_scale_b = static_cast<const float*>(b.scale.data);
     args.scale_b_stride_n = stride_or(b.scale, last - 1, 0);
     args.scale_b_stride_k = stride_or(b.scale, last, 0);
     if (b.scale.rank == 3) args.scale_b_stride_group = stride_or(b.scale, 0, 0);
   }
   if (c) {
     args.c = c->data;
-    args.c_pitch = stride_or(*c, 0, problem.n);
+    args.in_place = d.dtype == DType::f32 && c->data == d.data && c->strides == d.strides;
+    args.c_pitch = stride_or(*c, static_cast<std::size_t>(c->rank) - 2, problem.n);
+    if (c->rank == 3) args.c_stride_group = stride_or(*c, 0, 0);
   }
   args.d_data = d.data;
   args.d_pitch = stride_or(d, static_cast<std::size_t>(d.rank) - 2, problem.n);
@@ -137,14 +142,50 @@ GemmArgs bind(const GemmPlan& plan, const Problem& problem, const Fp8Tensor& a, 
   args.n = static_cast<uint32_t>(problem.n);
   args.k = static_cast<uint32_t>(problem.k);
   const auto order = TileOrder::make(plan.config, args.n, static_cast<uint32_t>(plan.raster_tiles));
+  const auto m = static_cast<uint32_t>(problem.m);
+  const uint32_t rows = units_m(plan.config, m);
+  args.stage_bytes = loaded_stage_bytes(plan.config, m);
   args.work = {.order = order,
-               .by_band = Divisor::make(order.width * units_m(plan.config, static_cast<uint32_t>(problem.m))),
-               .m = static_cast<uint32_t>(problem.m),
+               .by_band = Divisor::make(order.width * rows),
+               .by_group = Divisor::make(order.units_n * rows),
+               .m = m,
                .clusters = static_cast<uint32_t>(plan.grid / plan.config.cluster),
                .groups = static_cast<uint32_t>(problem.groups),
                .alignment = static_cast<uint32_t>(group_rows.alignment),
                .zero_padding = group_rows.zero_padding,
                .layout = static_cast<const int32_t*>(group_rows.tensor.data)};
+  return args;
+}
+
+KGroupedArgs bind_k_grouped(const GemmPlan& plan, const Problem& problem, const Fp8Tensor& a, const Fp8Tensor& b,
+                            const TensorView& d, std::span<const int> ks, std::span<const int> groups,
+                            const TensorView& c) {
+  const GemmConfig& config = plan.config;
+  KGroupedArgs args{};
+  static_cast<GemmArgs&>(args) = bind(plan, problem, a, b, d, {}, c);
+  args.work.groups = static_cast<uint32_t>(groups.size());
+  const auto map_of = [](const TensorView& all, int64_t rows, int64_t first, int64_t k, uint32_t box_rows) {
+    TensorView group = all;
+    group.rank = 2;
+    group.shape = {rows, k};
+    group.strides = {all.rank == 1 ? k : all.strides[0], 1};
+    group.data = static_cast<char*>(all.data) + (all.rank == 1 ? rows : 1) * first;
+    return encoded(operand_map(group, box_rows));
+  };
+  for (std::size_t i = 0; i < groups.size(); ++i) {
+    int64_t first = 0, block = 0;
+    for (int before = 0; before < groups[i]; ++before) {
+      first += ks[static_cast<std::size_t>(before)];
+      block += (ks[static_cast<std::size_t>(before)] + 127) / 128;
+    }
+    const int k = ks[static_cast<std::size_t>(groups[i])];
+    args.depth[i] = static_cast<uint32_t>(k);
+    args.first_block[i] = static_cast<uint32_t>(block);
+    args.of_d[i] = static_cast<uint32_t>(groups[i]);
+    if (k == 0) continue;
+    args.maps[i].a = map_of(a.data, problem.m, first, k, a_box_rows(config, static_cast<uint32_t>(problem.m)));
+    args.maps[i].b = map_of(b.data, problem.n, first, k, b_box_rows(config));
+  }
   return args;
 }
 

@@ -13,6 +13,10 @@ Problem check(const char* function, const Device& device, const Fp8Tensor& a, co
 Problem check_grouped(const char* function, Layout layout, const Device& device, const Fp8Tensor& a, const Fp8Tensor& b,
                       const TensorView& d, const TensorView& groups_of, const GroupedOptions& options);
 
+/// The same for k_grouped_fp8_gemm_nt; the problem's k is that of the largest group.
+Problem check_k_grouped(const char* function, const Device& device, const Fp8Tensor& a, const Fp8Tensor& b,
+                        const TensorView& d, std::span<const int> ks, const GemmOptions& options);
+
 /// Elements from one index of dimension `dim` to the next; `when_single` where there is just one index, since
 /// frameworks leave any number in the stride of a dimension of size 1.
 inline int64_t stride_or(const TensorView& t, std::size_t dim, int64_t when_single) {

@@ -1,6 +1,8 @@
 // THE WALK of one call: check → plan → kernel → bind → launch. Read this first.
 #include <deep_gemm/gemm.h>
 
+#include <algorithm>
+
 #include <deep_gemm/gemm/layout.cuh>
 
 #include "context_impl.h"
@@ -8,6 +10,8 @@
 #include "gemm/bind.h"
 #include "gemm/check.h"
 #include "gemm/kernel_source.h"
+#include "gemm/plan.h"
+#include "gemm/scratch.h"
 #include "text.h"
 
 namespace deep_gemm {
@@ -16,61 +20,79 @@ namespace {
 
 cuda::Kernel load_kernel(Context::Impl& context, const GemmConfig& config) {
   const jit::KernelSource source = kernel_source(config);
-  const jit::Binary binary = context.store.get(source, cuda::driver_version());
-  return cuda::Kernel(binary.cubin, source.entry, static_cast<int>(smem_layout(config).bytes));
-}
-
-/// A's scales in the layout that TMA reads, if they have another one: a column for each block of k.
-TensorView aligned_scales(const TensorView& scale, const cuda::ScratchBuffer& scratch) {
-  TensorView out = scale;
-  const auto last = static_cast<std::size_t>(scale.rank) - 1;
-  out.data = scratch.data();
-  out.strides[last - 1] = 1;
-  out.strides[last] = tma_aligned_rows(scale.shape[last - 1]);
-  if (scale.rank == 3) out.strides[0] = out.strides[last] * scale.shape[last];
-  return out;
-}
-
-int64_t aligned_scale_bytes(const TensorView& scale) {
-  const auto last = static_cast<std::size_t>(scale.rank) - 1;
-  return tma_aligned_rows(scale.shape[last - 1]) * scale.shape[last] * (scale.rank == 3 ? scale.shape[0] : 1) * 4;
+  const auto smem_bytes = static_cast<int>(smem_layout(config).bytes);
+  return context.store.load(source, cuda::driver_version(), [&](const jit::Binary& binary) {
+    return cuda::Kernel(binary.cubin, source.entry, smem_bytes);
+  });
 }
 
 /// How a call is to run, whatever its layout.
 struct LaunchOptions {
   Stream stream;
-  bool programmatic;
+  bool programmatic, weights_are_constant;
+  const TensorView& workspace;
   const std::optional<GemmConfig>& config;
 };
 
-/// Steps 2 to 5, on a GPU.
+/// Step 2. What is chosen for a problem stays chosen.
+GemmPlan make_plan(Context::Impl& context, const Problem& problem) {
+  Problem any_m = problem;
+  any_m.m = any_m.expected_m = any_m.num_sms = 0;
+  const std::vector<GemmConfig>& kernels =
+      context.kernels.get(any_m, [&] { return kernels_for(any_m, context.plan_device); });
+  return plan_among(kernels, problem, context.plan_device);
+}
+
+void launch(const cuda::Kernel& kernel, const GemmPlan& plan, const LaunchOptions& options, void* args) {
+  cuda::launch(kernel,
+               {.grid = {static_cast<unsigned>(plan.grid), 1, 1},
+                .block_threads = static_cast<unsigned>(plan.block_threads),
+                .cluster = static_cast<unsigned>(plan.config.cluster),
+                .smem_bytes = static_cast<unsigned>(plan.smem_bytes),
+                .programmatic = options.programmatic},
+               options.stream, &args);
+}
+
+/// A launch for each KGroupedArgs::kMaxGroups groups, the largest first.
+void run_k_grouped(const cuda::Kernel& kernel, const GemmPlan& all, const Problem& problem, const Fp8Tensor& a,
+                   const Fp8Tensor& b, const TensorView& d, std::span<const int> ks, const TensorView& c,
+                   const DeviceInfo& device, const LaunchOptions& options) {
+  std::vector<int> order;
+  for (int group = 0; group < static_cast<int>(ks.size()); ++group)
+    if (ks[static_cast<std::size_t>(group)] > 0 || c.data != d.data) order.push_back(group);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int x, int y) { return ks[static_cast<std::size_t>(x)] > ks[static_cast<std::size_t>(y)]; });
+  for (std::size_t first = 0; first < order.size(); first += KGroupedArgs::kMaxGroups) {
+    const std::span<const int> groups =
+        std::span(order).subspan(first, std::min<std::size_t>(KGroupedArgs::kMaxGroups, order.size() - first));
+    Problem part = problem;
+    part.groups = static_cast<int64_t>(groups.size());
+    const GemmPlan chosen = plan(part, device, all.config);
+    KGroupedArgs args = bind_k_grouped(chosen, part, a, b, d, ks, groups, c);
+    launch(kernel, chosen, options, &args);
+  }
+}
+
+/// Steps 2 to 5, on a GPU. `ks`: of a k-grouped call.
 void run(Context& context, const Problem& problem, const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d,
-         const GroupRows& group_rows, const std::optional<TensorView>& c, const LaunchOptions& options) {
+         const GroupRows& group_rows, std::span<const int> ks, const std::optional<TensorView>& c,
+         const LaunchOptions& options) {
   Context::Impl& impl = context.impl();
   const cuda::DeviceContext::Scope scope(*impl.cuda);
   const DeviceInfo& device = impl.plan_device;
   const GemmPlan explicit_plan = options.config ? plan(problem, device, options.config) : GemmPlan{};
   const GemmPlan& chosen =
-      options.config ? explicit_plan : impl.plans.get(problem, [&] { return plan(problem, device); });
+      options.config ? explicit_plan : impl.plans.get(problem, [&] { return make_plan(impl, problem); });
   const cuda::Kernel& kernel = impl.gemm_kernels.get(chosen.config, [&] { return load_kernel(impl, chosen.config); });
 
-  Fp8Tensor operand_a = a;
-  std::optional<cuda::ScratchBuffer> scratch;
-  if (a.scale && problem.k > 0 && !is_mn_major_aligned(a.scale)) {
-    scratch.emplace(static_cast<std::size_t>(aligned_scale_bytes(a.scale)), options.stream);
-    operand_a.scale = aligned_scales(a.scale, *scratch);
-    to_mn_major_aligned(context, a.scale, operand_a.scale, options.stream);
-  }
-  GemmArgs args = deep_gemm::bind(chosen, problem, operand_a, b, d, group_rows, c);
-
-  void* params[] = {&args};
-  cuda::launch(kernel,
-               {.grid = {static_cast<unsigned>(chosen.grid), 1, 1},
-                .block_threads = static_cast<unsigned>(chosen.block_threads),
-                .cluster = static_cast<unsigned>(chosen.config.cluster),
-                .smem_bytes = static_cast<unsigned>(chosen.smem_bytes),
-                .programmatic = options.programmatic},
-               options.stream, params);
+  const Recipe recipe{1, chosen.config.scale_rows_b, 128};
+  const AlignedScales scales(context, a, b, recipe, options.workspace, options.stream);
+  const Fp8Tensor operand_a{a.data, scales.a()}, operand_b{b.data, scales.b()};
+  if (problem.layout == Layout::k_grouped)
+    return run_k_grouped(kernel, chosen, problem, operand_a, operand_b, d, ks, *c, device, options);
+  GemmArgs args = bind(chosen, problem, operand_a, operand_b, d, group_rows, c);
+  args.prefetch_b = options.programmatic && options.weights_are_constant && problem.k > 0;
+  launch(kernel, chosen, options, &args);
 }
 
 void run_grouped(const char* function, Layout layout, Context& context, const Fp8Tensor& a, const Fp8Tensor& b,
@@ -80,8 +102,8 @@ void run_grouped(const char* function, Layout layout, Context& context, const Fp
   if (problem.m == 0 || problem.n == 0 || problem.groups == 0) return;
   const GroupRows group_rows{groups_of, options.alignment, options.zero_padding};
   if (!context.impl().cuda) return cpu::m_grouped_fp8_gemm_nt(layout, a, b, d, group_rows);
-  run(context, problem, a, b, d, group_rows, std::nullopt,
-      {options.stream, options.programmatic_launch, options.config});
+  run(context, problem, a, b, d, group_rows, {}, std::nullopt,
+      {options.stream, options.programmatic_launch, options.weights_are_constant, options.workspace, options.config});
 }
 
 }  // namespace
@@ -91,7 +113,8 @@ void fp8_gemm_nt(Context& context, const Fp8Tensor& a, const Fp8Tensor& b, const
   const Problem problem = check("fp8_gemm_nt", context.device(), a, b, d, options);
   if (problem.m == 0 || problem.n == 0) return;
   if (!context.impl().cuda) return cpu::fp8_gemm_nt(a, b, d, options);
-  run(context, problem, a, b, d, {}, options.c, {options.stream, options.programmatic_launch, options.config});
+  run(context, problem, a, b, d, {}, {}, options.c,
+      {options.stream, options.programmatic_launch, options.weights_are_constant, options.workspace, options.config});
 }
 
 void m_grouped_fp8_gemm_nt_contiguous(Context& context, const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d,
@@ -109,6 +132,16 @@ void m_grouped_fp8_gemm_nt_masked(Context& context, const Fp8Tensor& a, const Fp
   if (expected_m < 0)
     fail(ErrorCode::invalid_argument, "m_grouped_fp8_gemm_nt_masked: expected_m is {}, expected 0 or more", expected_m);
   run_grouped("m_grouped_fp8_gemm_nt_masked", Layout::masked, context, a, b, d, masked_m, expected_m, options);
+}
+
+void k_grouped_fp8_gemm_nt(Context& context, const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d,
+                           std::span<const int> ks, const GemmOptions& options) {
+  const Problem problem = check_k_grouped("k_grouped_fp8_gemm_nt", context.device(), a, b, d, ks, options);
+  if (problem.m == 0 || problem.n == 0 || problem.groups == 0) return;
+  const TensorView& c = options.c ? *options.c : d;
+  if (!context.impl().cuda) return cpu::k_grouped_fp8_gemm_nt(a, b, d, ks, c);
+  run(context, problem, a, b, d, {}, ks, c,
+      {options.stream, options.programmatic_launch, options.weights_are_constant, options.workspace, options.config});
 }
 
 CompileReport compile(Context& context, const GemmConfig& config) {

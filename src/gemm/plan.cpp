@@ -14,6 +14,7 @@ namespace deep_gemm {
 namespace {
 
 constexpr std::size_t kMaxKernels = 8;
+constexpr int64_t kTypicalDepth = 4096;  // k of a group of tokens in training
 /// Numbers of rows at which kernels_for asks for the best config.
 constexpr std::array<int64_t, 12> kRowLadder = {16, 32, 64, 128, 192, 256, 512, 1024, 2048, 4096, 8192, 16384};
 
@@ -23,8 +24,11 @@ int usable_sms(const Problem& p, const DeviceInfo& device) {
   return p.num_sms > 0 ? std::min(p.num_sms, device.num_sms) : device.num_sms;
 }
 int clusters(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
-  const int sms = usable_sms(p, device);
-  return c.cluster == 1 ? sms : std::min(sms / 2, device.max_clusters_of_2);
+  const int fit = c.cluster == 1   ? device.num_sms
+                  : c.cluster == 2 ? device.max_clusters_of_2
+                  : c.cluster == 4 ? device.max_clusters_of_4
+                                   : device.max_clusters_of_8;
+  return std::min(usable_sms(p, device) / c.cluster, fit) * c.ctas_per_sm;
 }
 /// Rows of a group, as far as the host can know: its share of A's, or what the caller expects.
 int64_t rows_of_group(const Problem& p) {
@@ -32,7 +36,7 @@ int64_t rows_of_group(const Problem& p) {
   return p.layout == Layout::offsets ? div_up(p.m, p.groups) : p.m;
 }
 /// Groups whose tiles are counted apart. The contiguous layout is dense but for the choice of B.
-int64_t walks(const Problem& p) { return p.layout == Layout::masked || p.layout == Layout::offsets ? p.groups : 1; }
+int64_t walks(const Problem& p) { return p.layout == Layout::dense || p.layout == Layout::contiguous ? 1 : p.groups; }
 
 int64_t units_m(const GemmConfig& c, const Problem& p) {
   return div_up(rows_of_group(p), int64_t{c.tile_m} * cluster_m(c));
@@ -50,7 +54,7 @@ int64_t expected_units(const GemmConfig& c, const Problem& p) {
 int64_t most_units(const GemmConfig& c, const Problem& p) {
   if (p.layout == Layout::masked) return p.groups * div_up(p.m, c.tile_m) * units_n(c, p);
   if (p.layout == Layout::offsets) return (div_up(p.m, c.tile_m) + p.groups) * units_n(c, p);
-  return units_m(c, p) * units_n(c, p);
+  return walks(p) * units_m(c, p) * units_n(c, p);
 }
 
 /// Clusters' widths along n such that the tiles in flight at a time touch the fewest rows of A and B.
@@ -97,6 +101,9 @@ const char* why_illegal(const GemmConfig& c, const Problem& p, const DeviceInfo&
   if (c.layout != p.layout) return "layout differs from the call's";
   if (c.d_type != p.d_type) return "d_type differs from D's";
   if (c.scaled_a != p.scaled_a) return "scaled_a must say whether A has scales";
+  if (c.a_type != p.a_type || c.b_type != p.b_type) return "a_type and b_type differ from the operands'";
+  if (c.scale_rows_b != p.scale_rows_b) return "scale_rows_b differs from the recipe";
+  if (c.split_k && p.batch_invariant) return "split_k is not batch-invariant";
   if (c.accumulate != p.accumulate) return "accumulate must say whether there is a C";
   if (clusters(c, p, device) < 1) return "cluster is larger than the SMs that may be used";
   return nullptr;
@@ -104,68 +111,95 @@ const char* why_illegal(const GemmConfig& c, const Problem& p, const DeviceInfo&
 
 std::vector<GemmConfig> candidates(const Problem& p, const DeviceInfo& device) {
   std::vector<GemmConfig> configs;
+  const auto add = [&](GemmConfig c) {
+    c.layout = p.layout;
+    c.a_type = p.a_type, c.b_type = p.b_type, c.d_type = p.d_type;
+    c.scaled_a = p.scaled_a, c.scale_rows_b = p.scale_rows_b;
+    c.accumulate = p.accumulate;
+    // Worth 3 % there, and twice the time to compile; with C too, registers would spill.
+    c.unroll = c.tile_m == 256 && !p.accumulate ? 4 : 1;
+    c.stages = 32;
+    while (c.stages > 2 && why_illegal(c, p, device)) --c.stages;
+    if (why_illegal(c, p, device)) return;
+    // One stage less where that stages a whole tile of D and so frees the math warps.
+    const uint32_t slots = panel_slots(c);
+    if (--c.stages < 3 || panel_slots(c) == slots) ++c.stages;
+    configs.push_back(c);
+  };
   for (const int tile_m : {64, 128, 256}) {
     for (int tile_n = 32; tile_n <= 256; tile_n += 16) {  // 16 is legal, but was never the fastest
-      for (const Multicast multicast : {Multicast::none, Multicast::a, Multicast::b}) {
-        GemmConfig c{.layout = p.layout,
-                     .d_type = p.d_type,
-                     .scaled_a = p.scaled_a,
-                     .accumulate = p.accumulate,
-                     .tile_m = tile_m,
-                     .tile_n = tile_n,
-                     .stages = 32,
-                     .cluster = multicast == Multicast::none ? 1 : 2,
-                     .multicast = multicast,
-                     // Worth 3 % there, and twice the time to compile; with C too, registers would spill.
-                     .unroll = tile_m == 256 && !p.accumulate ? 4 : 1};
-        while (c.stages > 2 && why_illegal(c, p, device)) --c.stages;
-        if (why_illegal(c, p, device)) continue;
-        // One stage less where that stages a whole tile of D and so frees the math warps.
-        const uint32_t slots = panel_slots(c);
-        if (--c.stages < 3 || panel_slots(c) == slots) ++c.stages;
-        configs.push_back(c);
-      }
+      add({.tile_m = tile_m, .tile_n = tile_n});
+      // For k-grouped products sharing A took three times as long as sharing B (7.1 and 2.2 ms, H100, 2026-11-23).
+      if (p.layout != Layout::k_grouped)
+        add({.tile_m = tile_m, .tile_n = tile_n, .cluster = 2, .multicast = Multicast::a});
+      add({.tile_m = tile_m, .tile_n = tile_n, .cluster = 2, .multicast = Multicast::b});
+      if (tile_m <= 128 && tile_n <= 128) add({.tile_m = tile_m, .tile_n = tile_n, .ctas_per_sm = 2});
     }
   }
+  for (const int tile_m : {64, 128})
+    for (const int tile_n : {32, 64, 128})
+      for (const int cluster : {2, 4, 8})
+        for (const int ctas_per_sm : {1, 2})
+          add({.tile_m = tile_m, .tile_n = tile_n, .cluster = cluster, .split_k = true, .ctas_per_sm = ctas_per_sm});
   return configs;
 }
 
-// The numbers below were fitted to the times of 68 kernels on 43 shapes with m = 1 … 8192 (H100, 2026-11-22, cool L2).
+// The numbers below were fitted to 4055 times: 230 kernels on 57 products with m = 1 … 1024, dense and of experts (H100,
+// 2026-11-23; clean L2 for m ≤ 128, cool beyond). The kernel they choose took 1.5 % longer than the best in the mean.
 double estimate_us(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
-  const double steps = static_cast<double>(div_up(p.k, kTileK));
+  const double steps = static_cast<double>(div_up(div_up(p.k, kTileK), splits(c)));
   const auto units = static_cast<double>(expected_units(c, p));
   const int fit = clusters(c, p, device);
   const double rounds = std::ceil(units / fit);
   const double busy = std::min(1.0, units / fit);
+  // CTAs that are on an SM at the same time.
+  const double neighbours = std::min<double>(c.ctas_per_sm, std::ceil(units * c.cluster / usable_sms(p, device)));
+  const int64_t rows = rows_of_group(p);
 
   // Clocks of a step: tensor cores or shared memory, which moves 128 bytes a clock for them and for TMA. One math
-  // warpgroup alone waits for its own wgmma before it promotes. The rest is the price of bytes from L2 and of selects.
+  // warpgroup alone waits for its own wgmma before it promotes, which a second CTA makes up for. Or TMA, which brings an
+  // SM some 62 bytes a clock, or its latency. The rest is the price of bytes from L2, of selects, and of a multiplication
+  // more where each row of B has a scale.
   const double wgmma = c.tile_m / 64 * 4, loaded = 128.0 * (c.tile_m + c.tile_n);
   const double core = std::max(wgmma * c.tile_n / 2, (wgmma * (2048 + 32.0 * c.tile_n) + loaded) / 128);
+  const double alone = math_warpgroups(c) == 1 ? 157 + 0.30 * core + 1.50 * c.tile_n : 9 + 0.82 * core;
+  const double tma = 128.0 * static_cast<double>(std::min<int64_t>(c.tile_m, rows) + c.tile_n) / 62;
   const double l2_bytes = 128.0 * (c.tile_m / cluster_n(c) + c.tile_n / cluster_m(c));
   const uint32_t block = scale_offset_step(c);  // columns that share a scale whatever the tile
-  const bool no_choice = scale_b_rows(c) == 1 || block == kScaleRows;
-  const double selects = no_choice ? 0 : c.tile_n / block * (scale_b_rows(c) - 1) * (c.tile_m / 64.0);
-  const double math = math_warpgroups(c) == 1 ? 203 + 0.35 * core + 1.04 * c.tile_n : 0.914 * core;
-  // Experts together are too large for L2, so their bytes cost more (27 products of up to 128 experts, same day).
-  const double step = math + 4.15 * selects + (p.layout == Layout::dense ? 0.0016 : 0.004) * l2_bytes * busy;
-  const double end_of_tile = 44 + 0.0733 * c.tile_m * c.tile_n * d_bytes(c) / 2;
-  const double busy_us = rounds * (steps * step + end_of_tile) / (device.clock_ghz * 1e3) + 3.53;
+  const bool no_choice = scale_blocks_b(c) == 1 || block == kScaleRows || c.scale_rows_b == 1;
+  const double selects = no_choice ? 0 : c.tile_n / block * (scale_blocks_b(c) - 1) * (c.tile_m / 64.0);
+  const double row_scales = c.scale_rows_b == 1 ? c.tile_m * c.tile_n * (waves(c) > 1 ? 0.026 : 0.033) : 0;
+  // Experts together are too large for L2, so their bytes cost more.
+  const double step = std::max({alone, neighbours * 0.84 * core, neighbours * tma, 1590.0 / c.stages}) +
+                      14.9 * selects + row_scales +
+                      (p.layout == Layout::dense ? 0.00034 : 0.0059) * l2_bytes * busy * neighbours;
+  const double end_of_tile = c.tile_m * c.tile_n * (0.114 * d_bytes(c) / 2 + (c.split_k ? 0.34 : 0));
+  const double busy_us = rounds * (steps * step + end_of_tile) / (device.clock_ghz * 1e3) + 3.3;
 
   const int d_accesses = p.accumulate ? 2 : 1;
-  const int64_t rows = rows_of_group(p) * walks(p);
-  const double bytes = static_cast<double>((rows + p.n * p.groups) * p.k + rows * p.n * size_of(p.d_type) * d_accesses);
-  // Narrow tiles that reach beyond n make the SMs' shares of an expert's weights uneven (same 27 products).
-  const double covered = static_cast<double>(units_n(c, p) * c.tile_n * cluster_n(c)) / static_cast<double>(p.n);
-  const double uneven = p.layout == Layout::dense || c.tile_m > 64 ? 1 : covered * covered;
-  const double memory_us = uneven * bytes / (0.807 * device.hbm_gbytes_per_s * 1e3) + 5.14;
+  const int64_t all_rows = rows * walks(p);
+  const double bytes =
+      static_cast<double>((all_rows + p.n * p.groups) * p.k + all_rows * p.n * size_of(p.d_type) * d_accesses);
+  // SMs without work read nothing; narrow tiles that reach beyond n make the SMs' shares uneven.
+  const double idle = std::clamp(rounds * fit / std::max(units, 1.0), 1.0, 4.0);
+  const double covered =
+      static_cast<double>(units_n(c, p) * c.tile_n * cluster_n(c)) / static_cast<double>(std::max<int64_t>(p.n, 1));
+  const double uneven = std::pow(idle, 0.11) * (c.tile_m > 64 ? 1 : std::pow(covered, 2.8));
+  const double memory_us = uneven * bytes / (0.937 * device.hbm_gbytes_per_s * 1e3) + 0.7;
 
   // The two overlap, so the longer one counts, and a little of both where they are equal.
-  const double both_us = std::pow(std::pow(busy_us, 6) + std::pow(memory_us, 6), 1.0 / 6);
-  return both_us * (c.cluster > 1 ? 1.019 : 1.0);
+  const double both_us = std::pow(std::pow(busy_us, 6.7) + std::pow(memory_us, 6.7), 1 / 6.7);
+  return both_us * (c.split_k ? 1.02 : c.cluster > 1 ? 1.005 : 1.0);
 }
 
 std::vector<GemmConfig> kernels_for(const Problem& problem, const DeviceInfo& device) {
+  // What differs from call to call is k, and the best tile hardly depends on it: one kernel for all.
+  if (problem.layout == Layout::k_grouped) {
+    Problem typical = problem;
+    typical.k = kTypicalDepth, typical.num_sms = 0;
+    const std::vector<PlanCandidate> order = ranked(candidates(typical, device), typical, device);
+    return order.empty() ? std::vector<GemmConfig>{} : std::vector{order.front().config};
+  }
   // For all SMs, whatever the call may use: a smaller num_sms compiles nothing.
   Problem whole = problem;
   whole.num_sms = 0;
@@ -201,6 +235,24 @@ std::vector<GemmConfig> kernels_for(const Problem& problem, const DeviceInfo& de
   return chosen;
 }
 
+GemmPlan plan_among(const std::vector<GemmConfig>& kernels, const Problem& problem, const DeviceInfo& device) {
+  std::vector<PlanCandidate> order = ranked(kernels, problem, device);
+  if (order.empty()) order = ranked(candidates(problem, device), problem, device);  // too few SMs for any of them
+  if (order.empty())
+    fail(ErrorCode::invalid_argument, "plan: no kernel is legal on {} with {} SMs and {} bytes of shared memory",
+         device.name, usable_sms(problem, device), device.smem_bytes);
+  GemmPlan chosen = make_plan(order.front().config, problem, device);
+  const GemmConfig& c = chosen.config;
+  const int64_t tiles = expected_units(c, problem) * sharers(c);
+  chosen.reason =
+      fmt::format("{}{} tiles of {}×{} in {} round(s) on {} CTAs, fastest by estimate of {} kernels for this n and k",
+                  walks(problem) > 1 ? "about " : "", tiles, c.tile_m, c.tile_n,
+                  div_up(tiles * splits(c), std::max(chosen.grid, 1)), chosen.grid, order.size());
+  order.erase(order.begin());
+  chosen.runners_up = std::move(order);
+  return chosen;
+}
+
 GemmPlan plan(const Problem& problem, const DeviceInfo& device, const std::optional<GemmConfig>& config) {
   if (config) {
     if (const char* why = why_illegal(*config, problem, device))
@@ -210,21 +262,7 @@ GemmPlan plan(const Problem& problem, const DeviceInfo& device, const std::optio
     chosen.reason = "given explicitly";
     return chosen;
   }
-  std::vector<PlanCandidate> order = ranked(kernels_for(problem, device), problem, device);
-  if (order.empty()) order = ranked(candidates(problem, device), problem, device);  // too few SMs for any of them
-  if (order.empty())
-    fail(ErrorCode::invalid_argument, "plan: no kernel is legal on {} with {} SMs and {} bytes of shared memory",
-         device.name, usable_sms(problem, device), device.smem_bytes);
-  GemmPlan chosen = make_plan(order.front().config, problem, device);
-  const GemmConfig& c = chosen.config;
-  const int64_t tiles = expected_units(c, problem) * c.cluster;
-  chosen.reason =
-      fmt::format("{}{} tiles of {}×{} in {} round(s) on {} CTAs, fastest by estimate of {} kernels for this n and k",
-                  walks(problem) > 1 ? "about " : "", tiles, c.tile_m, c.tile_n,
-                  div_up(tiles, std::max(chosen.grid, 1)), chosen.grid, order.size());
-  order.erase(order.begin());
-  chosen.runners_up = std::move(order);
-  return chosen;
+  return plan_among(kernels_for(problem, device), problem, device);
 }
 
 DeviceInfo known_device(const DeviceInfo& found) {
@@ -234,6 +272,8 @@ DeviceInfo known_device(const DeviceInfo& found) {
     info.clock_ghz = preset.clock_ghz;
     info.hbm_gbytes_per_s = preset.hbm_gbytes_per_s;
     info.max_clusters_of_2 = preset.max_clusters_of_2;
+    info.max_clusters_of_4 = preset.max_clusters_of_4;
+    info.max_clusters_of_8 = preset.max_clusters_of_8;
   }
   return info;
 }
@@ -245,7 +285,9 @@ DeviceInfo DeviceInfo::h100() {
           .l2_bytes = 50 << 20,
           .clock_ghz = 1.65,
           .hbm_gbytes_per_s = 3050,
-          .max_clusters_of_2 = 66};
+          .max_clusters_of_2 = 66,
+          .max_clusters_of_4 = 30,
+          .max_clusters_of_8 = 15};
 }
 DeviceInfo DeviceInfo::h200() {
   DeviceInfo info = h100();

@@ -14,6 +14,8 @@ constexpr EnvVariable kVariables[] = {
     {"DG_NVRTC_LIBRARY", nullptr, "Path of the NVRTC library to use; nothing else is searched"},
     {"DG_JIT_NVCC_COMPILER", "DG_NVCC_COMPILER", "Path of the nvcc to use; nothing else is searched"},
     {"DG_JIT_WITH_LINEINFO", nullptr, "1: kernels carry line numbers for profilers (another cache entry)"},
+    {"DG_JIT_DEBUG_BARRIERS", nullptr,
+     "1: kernels that wait for over a second print barrier, stage and tile, and trap (another cache entry)"},
     {"DG_JIT_PTXAS_CHECK", nullptr, "1: a kernel that spills registers is an error"},
     {"DG_JIT_PTXAS_VERBOSE", "DG_PTXAS_VERBOSE", "1: log what ptxas says of each kernel compiled"},
     {"DG_JIT_PRINT_COMPILER_COMMAND", "DG_JIT_PRINT_NVCC_COMMAND",

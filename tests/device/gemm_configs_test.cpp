@@ -18,6 +18,7 @@ class GemmConfigsTest : public BackendTest {
     std::vector<GemmConfig> chosen;
     for (const GemmConfig& config : all(c)) {
       const int column = std::bit_width(static_cast<unsigned>(config.tile_m));  // 7, 8, 9
+      if (config.split_k || config.ctas_per_sm > 1) continue;                   // below
       if (static_cast<int>(config.multicast) == (column + config.tile_n / 16) % 3) chosen.push_back(config);
     }
     return chosen;
@@ -51,8 +52,110 @@ TEST_F(GemmConfigsTest, EveryMulticastWithOneTileOfTwoOutside) {
   const Case tiny{.m = 17, .n = 9, .k = 300, .scale_a = ScaleLayout::k_major};
   std::vector<GemmConfig> configs;
   for (const GemmConfig& config : all(tiny))
-    if (config.cluster > 1 && (config.tile_n == 32 || config.tile_n == 112)) configs.push_back(config);
+    if (config.multicast != Multicast::none && (config.tile_n == 32 || config.tile_n == 112)) configs.push_back(config);
   check(configs, {tiny});
+}
+
+TEST_F(GemmConfigsTest, EverySplitOfKAndTwoCtasAnSm) {
+  // Fewer steps than CTAs that split them, no multiple of them, none; rows that are fewer than a box has.
+  const std::vector<Case> cases = {{.m = 130, .n = 520, .k = 1700, .seed = 1},
+                                   {.m = 1, .n = 300, .k = 300, .seed = 2},
+                                   {.m = 17, .n = 2112, .k = 7168, .seed = 3},
+                                   {.m = 65, .n = 40, .k = 0, .seed = 4},
+                                   {.m = 64, .n = 300, .k = 900, .d = {.pitch = 301, .offset = 3}, .seed = 5}};
+  std::vector<GemmConfig> configs;
+  for (const GemmConfig& config : all(cases[0]))
+    if (config.split_k || config.ctas_per_sm > 1) configs.push_back(config);
+  EXPECT_GE(configs.size(), 25u);
+  check(configs, cases);
+}
+
+TEST_F(GemmConfigsTest, EverySplitOfKInTheOtherForms) {
+  Case f32{.m = 130, .n = 520, .k = 1700, .d_type = DType::f32}, accumulate = f32, in_place = f32, rows = f32;
+  accumulate.accumulate = Accumulate::out_of_place;
+  in_place.accumulate = Accumulate::in_place;
+  rows.scale_rows_b = 1;
+  for (const Case& c : {f32, accumulate, in_place, rows}) {
+    std::vector<GemmConfig> configs;
+    for (const GemmConfig& config : all(c))
+      if (config.split_k && config.tile_n == 64) configs.push_back(config);
+    EXPECT_GE(configs.size(), 4u);
+    check(configs, {c});
+  }
+}
+
+TEST_F(GemmConfigsTest, EveryTileWithScalesOfRowsOfB) {
+  for (const DType type : {DType::bf16, DType::f32}) {
+    Case c{.m = 300, .n = 520, .k = 700, .d_type = type, .scale_rows_b = 1};
+    if (type == DType::f32) c.accumulate = Accumulate::in_place, c.scale_b = ScaleLayout::mn_aligned;
+    std::vector<GemmConfig> configs;
+    for (const GemmConfig& config : sample(c))
+      if (type == DType::bf16 || config.tile_n % 48 == 0) configs.push_back(config);
+    check(configs, {c});
+  }
+}
+
+TEST_F(GemmConfigsTest, BatchInvariantRowsHaveTheSameBitsInAnyBatch) {
+  // The first rows of the same operands, ever more of them: all kernels of this n and k meet; multicast, tiles and rounds
+  // change.
+  constexpr int64_t kRows = 8;
+  for (const test::LayerShape& layer : {test::LayerShape{2112, 7168}, test::LayerShape{4096, 1536}}) {
+    Product product(context(), {.m = 4096, .n = layer.n, .k = layer.k, .seed = 11});
+    const auto first_rows = [&](int64_t m, const GemmOptions& options) {
+      product.prepare();
+      const Fp8Tensor a{product.tensor_a().data.rows(0, m), product.tensor_a().scale.rows(0, m)};
+      fp8_gemm_nt(context(), a, product.tensor_b(), product.d().view().rows(0, m), options);
+      product.finish();
+      std::vector<std::vector<uint32_t>> rows(static_cast<std::size_t>(std::min(m, kRows)));
+      for (std::size_t row = 0; row < rows.size(); ++row)
+        for (int64_t col = 0; col < layer.n; ++col)
+          rows[row].push_back(product.d().bits(static_cast<int64_t>(row), col));
+      return rows;
+    };
+    const auto expected = first_rows(kRows, {.batch_invariant = true});
+    bool differs_without = false;
+    for (const int64_t m : {1, 2, 17, 64, 65, 128, 200, 512, 1000, 2048, 4096}) {
+      const auto rows = first_rows(m, {.num_sms = m == 200 ? 66 : 0, .batch_invariant = true});
+      for (std::size_t row = 0; row < rows.size(); ++row) EXPECT_TRUE(rows[row] == expected[row]) << "m " << m;
+      differs_without |= first_rows(m, {})[0] != expected[0];
+    }
+    EXPECT_TRUE(differs_without || layer.n != 2112) << "nothing is split: the test shows nothing";
+  }
+}
+
+TEST_F(GemmConfigsTest, EveryConfigThatDoesNotSplitKGivesTheSameBits) {
+  const Case c{.m = 300, .n = 520, .k = 1700};
+  std::vector<GemmConfig> configs;
+  for (const GemmConfig& config : sample(c))
+    if (config.tile_n % 32 == 0) configs.push_back(config);
+  compile_ahead(context(), configs);
+  Product product(context(), c);
+  std::vector<std::byte> expected;
+  for (const GemmConfig& config : configs) {
+    product.run({.config = config});
+    if (expected.empty()) expected = product.d().bytes();
+    EXPECT_TRUE(product.d().bytes() == expected) << kernel_name(config);
+  }
+}
+
+TEST_F(GemmConfigsTest, AThousandRunsOfASplitProductAreBitwiseEqual) {
+  for (const Case& c : {Case{.m = 64, .n = 2112, .k = 7168}, Case{.m = 1, .n = 4096, .k = 7168}}) {
+    Product product(context(), c);
+    product.run();
+    const std::vector<std::byte> expected = product.d().bytes();
+    const cuda::OwnedStream stream, other;
+    Product load(context(), {.m = 512, .n = 4096, .k = 512});
+    for (int i = 0; i < 1000; ++i) {
+      load.call({.stream = other});
+      product.call({.stream = stream});
+      if (i % 100 != 99) continue;
+      cuda::synchronize(stream);
+      product.d().download();
+      ASSERT_TRUE(product.d().bytes() == expected) << "run " << i;
+      product.d().poison();
+    }
+    cuda::synchronize(other);
+  }
 }
 
 TEST_F(GemmConfigsTest, F32AccumulateAndUnscaled) {

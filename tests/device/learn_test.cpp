@@ -25,7 +25,7 @@ TEST_P(LearnOnGpu, EveryElementIsRight) {
   const Kernel kernel(context, step);
   for (const Shape& shape : {Shape{256, 256, 128}, Shape{256, 512, 384}, Shape{512, 256, 1152}, Shape{768, 1280, 2048},
                              Shape{2048, 4352, 512}}) {
-    Workload workload(context, shape, problem_of(shape, DType::bf16), 7, stream);
+    Workload workload(context, shape, problem_of(shape, {}), 7, stream);
     for (int launch = 0; launch < 2; ++launch) {  // the second one finds shared memory as the first one left it
       workload.poison(stream);
       kernel(workload.a(), workload.b(), workload.d(), stream);
@@ -42,7 +42,7 @@ TEST_P(LearnOnGpu, RefusesTails) {
   const cuda::DeviceContext::Scope scope(*context.impl().cuda);
   const Kernel kernel(context, step);
   const Shape shape{256, 256, 192};
-  Workload workload(context, shape, problem_of(shape, DType::bf16), 7);
+  Workload workload(context, shape, problem_of(shape, {}), 7);
   EXPECT_THROW(kernel(workload.a(), workload.b(), workload.d()), Error);
 }
 

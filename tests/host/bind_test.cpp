@@ -6,6 +6,7 @@
 #include <deep_gemm/gemm/layout.cuh>
 
 #include "gemm/plan.h"
+#include "gemm/scratch.h"
 
 namespace deep_gemm {
 namespace {
@@ -70,6 +71,35 @@ TEST(Bind, CtasThatShareAnOperandLoadHalfOfIt) {
   EXPECT_EQ(call.specs(share_b).scale_a.box[0], 256u);
 }
 
+TEST(Bind, BoxesHaveNoMoreRowsThanA) {
+  Call call;
+  for (const int64_t m : {int64_t{1}, int64_t{5}, int64_t{63}, int64_t{64}, int64_t{65}}) {
+    call.problem.m = call.a.data.shape[0] = call.a.scale.shape[0] = call.d.shape[0] = m;
+    const GemmConfig alone{.tile_m = 64}, share_a{.tile_m = 64, .cluster = 2, .multicast = Multicast::a};
+    const auto rows = static_cast<uint32_t>(std::min<int64_t>(m, 64));
+    const MapSpecs specs = call.specs(alone);
+    EXPECT_EQ(specs.a.box[1], rows);
+    EXPECT_EQ(specs.scale_a.box[0], (rows + 3) / 4 * 4) << "TMA writes whole 16 bytes";
+    EXPECT_EQ(loaded_stage_bytes(alone, static_cast<uint32_t>(m)),
+              (rows + 128) * 128 + static_cast<uint32_t>(specs.scale_a.box[0]) * 4);
+    EXPECT_EQ(call.specs(share_a).a.box[1], 32u) << "each CTA brings half of the tile, rows or not";
+  }
+}
+
+TEST(Bind, ScalesOfRowsOfB) {
+  Call call;
+  call.problem.scale_rows_b = 1;
+  call.b.scale = view(0x40000, DType::f32, {520, 6}, {1, 520});
+  const GemmConfig config{.scale_rows_b = 1, .tile_n = 112};
+  EXPECT_EQ(call.specs(config).scale_b, (Spec{.dtype = DType::f32,
+                                              .base = address(0x40000),
+                                              .dims = {520, 6},
+                                              .stride_bytes = {520 * 4},
+                                              .box = {112, 1},
+                                              .swizzle = Spec::Swizzle::none}));
+  EXPECT_EQ(Call().specs({}).scale_b, Spec{}) << "those of blocks are not read by TMA";
+}
+
 TEST(Bind, StoreBoxesHaveTheWidthOfTheirSwizzle) {
   Call call;
   const auto expect_box = [&](int tile_n, uint32_t cols, Spec::Swizzle swizzle) {
@@ -86,6 +116,12 @@ TEST(Bind, StoreBoxesHaveTheWidthOfTheirSwizzle) {
   expect_box(80, 16, Spec::Swizzle::b64);
 }
 
+TEST(Bind, CtasThatSplitKStoreAPartOfTheTileEach) {
+  const Spec d = Call().specs({.tile_m = 64, .tile_n = 128, .cluster = 4, .split_k = true}).d;
+  EXPECT_EQ(d.box, (std::array<uint32_t, 4>{32, 64, 0, 0}));
+  EXPECT_EQ(d.swizzle, Spec::Swizzle::b64);
+}
+
 TEST(Bind, BoxesCoverTheStagesOfEveryCandidate) {
   const Call call;
   for (const GemmConfig& c : candidates(call.problem, DeviceInfo::h100())) {
@@ -93,6 +129,7 @@ TEST(Bind, BoxesCoverTheStagesOfEveryCandidate) {
     EXPECT_EQ(specs.a.box[0] * specs.a.box[1] * cluster_n(c), a_stage_bytes(c));
     EXPECT_EQ(specs.b.box[0] * specs.b.box[1] * cluster_m(c), b_stage_bytes(c));
     EXPECT_EQ(specs.scale_a.box[0] * specs.scale_a.box[1] * 4, scale_a_stage_bytes(c));
+    EXPECT_EQ(loaded_stage_bytes(c, 300), a_stage_bytes(c) + b_stage_bytes(c) + scale_a_bytes(c));
     EXPECT_EQ(specs.d.box[0] * specs.d.box[1] * d_bytes(c), panel_bytes(c));
     for (const Spec& spec : {specs.a, specs.b, specs.scale_a, specs.d}) {
       EXPECT_LE(std::max(spec.box[0], spec.box[1]), 256u);

@@ -120,6 +120,11 @@ TEST(Hashes, FollowEveryField) {
   with([](GemmConfig& c) { c.cluster = 2; });
   with([](GemmConfig& c) { c.multicast = Multicast::a; });
   with([](GemmConfig& c) { c.unroll = 2; });
+  with([](GemmConfig& c) { c.split_k = true; });
+  with([](GemmConfig& c) { c.ctas_per_sm = 2; });
+  with([](GemmConfig& c) { c.scale_rows_b = 1; });
+  with([](GemmConfig& c) { c.a_type = DType::e5m2; });
+  with([](GemmConfig& c) { c.b_type = DType::e5m2; });
   for (const GemmConfig& c : configs) {
     hashes.insert(ConfigHash()(c));
     EXPECT_EQ(ConfigHash()(c), ConfigHash()(GemmConfig(c)));
@@ -132,10 +137,21 @@ TEST(Hashes, FollowEveryField) {
     for (const int64_t n : {1, 2})
       for (const int64_t k : {1, 2})
         for (const DType type : {DType::bf16, DType::f32})
-          for (int flags = 0; flags < 8; ++flags)
+          for (int flags = 0; flags < 128; ++flags)
             for (const int num_sms : {0, 1}) {
-              hashes.insert(
-                  ProblemHash()({m, n, k, type, (flags & 1) != 0, (flags & 2) != 0, (flags & 4) != 0, num_sms}));
+              const auto flag = [&](int bit) { return (flags >> bit & 1) != 0; };
+              hashes.insert(ProblemHash()({.m = m,
+                                           .n = n,
+                                           .k = k,
+                                           .d_type = type,
+                                           .scaled_a = flag(0),
+                                           .scaled_b = flag(1),
+                                           .accumulate = flag(2),
+                                           .a_type = flag(3) ? DType::e5m2 : DType::e4m3,
+                                           .b_type = flag(4) ? DType::e5m2 : DType::e4m3,
+                                           .scale_rows_b = flag(5) ? 1 : 128,
+                                           .batch_invariant = flag(6),
+                                           .num_sms = num_sms}));
               ++problems;
             }
   EXPECT_EQ(hashes.size(), problems);

@@ -234,7 +234,9 @@ DG_WITH_FAKE_DRIVER(KernelUnloadsWithItsLastCopy) {
     const DeviceContext::Scope scope(context);
     fake_log();
     const Kernel kernel(cubin, "some_kernel", 200000);
-    EXPECT_EQ(fake_log(), "cuModuleLoadData 7\nsome_kernel\ncuModuleGetFunction\ncuFuncSetAttribute 240 8 200000\n");
+    EXPECT_EQ(fake_log(),
+              "cuModuleLoadData 7\nsome_kernel\ncuModuleGetFunction\ncuFuncSetAttribute 240 8 200000\n"
+              "cuFuncSetAttribute 240 9 100\n");
     EXPECT_TRUE(kernel);
     EXPECT_EQ(kernel.max_active_clusters(2, 384, 1000), 66);
     EXPECT_EQ(fake_log(), "cluster 2 1 1\ncuOccupancyMaxActiveClusters 2 1 1 384 1 1 1000 0 1\n");

@@ -30,6 +30,19 @@ const std::vector<GemmConfig>& legal_configs() {
                                    .cluster = multicast == Multicast::none ? 1 : 2,
                                    .multicast = multicast};
                 if (why_illegal(c) == nullptr) configs.push_back(c);
+                // The rarer kinds with one type of D each.
+                GemmConfig other = c;
+                other.scale_rows_b = 1;
+                if (type == DType::f32 && why_illegal(other) == nullptr) configs.push_back(other);
+                other = c;
+                other.ctas_per_sm = 2;
+                if (type == DType::bf16 && why_illegal(other) == nullptr) configs.push_back(other);
+                other.split_k = true;
+                for (const int cluster : {2, 4, 8})
+                  for (const int ctas_per_sm : {1, 2}) {
+                    other.cluster = cluster, other.ctas_per_sm = ctas_per_sm;
+                    if (scaled && why_illegal(other) == nullptr) configs.push_back(other);
+                  }
               }
     return configs;
   }();
@@ -65,10 +78,25 @@ TEST(Layout, IllegalConfigsSayWhy) {
     EXPECT_NE(with([&](C& c) { c.stages = stages; }).find("stages"), std::string::npos) << stages;
   for (const int unroll : {-1, 0, 9})
     EXPECT_NE(with([&](C& c) { c.unroll = unroll; }).find("unroll"), std::string::npos);
-  for (const int cluster : {-1, 0, 3, 4})
+  for (const int cluster : {-1, 0, 3, 4, 16})
     EXPECT_NE(with([&](C& c) { c.cluster = cluster; }).find("cluster"), std::string::npos) << cluster;
   EXPECT_NE(with([](C& c) { c.cluster = 2; }).find("multicast"), std::string::npos);
   EXPECT_NE(with([](C& c) { c.multicast = Multicast::a; }).find("multicast"), std::string::npos);
+  const auto split = [](C& c) { c.cluster = 4, c.split_k = true; };
+  EXPECT_EQ(with(split), "legal");
+  EXPECT_NE(with([](C& c) { c.split_k = true; }).find("split_k"), std::string::npos);
+  EXPECT_NE(with([&](C& c) { split(c), c.multicast = Multicast::a; }).find("split_k"), std::string::npos);
+  EXPECT_NE(with([&](C& c) { split(c), c.tile_n = 32; }).find("16 columns"), std::string::npos);
+  EXPECT_NE(with([&](C& c) { split(c), c.cluster = 3; }).find("cluster"), std::string::npos);
+  for (const int ctas : {0, 3})
+    EXPECT_NE(with([&](C& c) { c.ctas_per_sm = ctas; }).find("ctas_per_sm"), std::string::npos);
+  EXPECT_NE(with([](C& c) { c.ctas_per_sm = 2, c.tile_m = 256; }).find("ctas_per_sm"), std::string::npos);
+  for (const int rows : {0, 2, 64})
+    EXPECT_NE(with([&](C& c) { c.scale_rows_b = rows; }).find("scale_rows_b"), std::string::npos);
+  EXPECT_NE(with([](C& c) { c.a_type = DType::bf16; }).find("a_type"), std::string::npos);
+  EXPECT_NE(with([](C& c) { c.b_type = DType::bf16; }).find("b_type"), std::string::npos);
+  EXPECT_NE(with([](C& c) { c.layout = Layout::k_grouped; }).find("k_grouped"), std::string::npos);
+  EXPECT_NE(with([](C& c) { c.layout = Layout::masked, c.scale_rows_b = 1; }).find("experts"), std::string::npos);
   EXPECT_NE(with([](C& c) { c.tile_n = 256; }).find("registers"), std::string::npos);
   EXPECT_NE(with([](C& c) { c.stages = 32; }).find("shared memory"), std::string::npos);
   EXPECT_NE(why_illegal(good, 100 * 1024), nullptr);
@@ -84,25 +112,31 @@ TEST(Layout, RegionsAreDisjointAlignedAndFit) {
     std::vector<Region> regions = {{s.a, stages * a_stage_bytes(c)},
                                    {s.b, stages * b_stage_bytes(c)},
                                    {s.d, panel_slots(c) * panel_bytes(c)},
+                                   {s.parts, parts_bytes(c)},
                                    {s.scale_a, stages * scale_a_stage_bytes(c)},
+                                   {s.scale_b, stages * scale_b_stage_bytes(c)},
                                    {s.full, stages * 8},
                                    {s.empty, stages * 8},
                                    {s.d_full, panel_slots(c) * 8},
-                                   {s.d_empty, panel_slots(c) * 8}};
+                                   {s.d_empty, panel_slots(c) * 8},
+                                   {s.parts_full, 8},
+                                   {s.parts_empty, 8}};
     std::sort(regions.begin(), regions.end(), [](const Region& x, const Region& y) {
       return std::pair(x.begin, x.bytes) < std::pair(y.begin, y.bytes);
     });
     for (std::size_t i = 0; i < regions.size(); ++i)
       ASSERT_LE(regions[i].begin + regions[i].bytes, i + 1 < regions.size() ? regions[i + 1].begin : s.bytes)
           << kernel_name(c) << " region " << i;
-    ASSERT_LE(s.bytes, kMaxSmemBytes) << kernel_name(c);
+    ASSERT_LE(c.ctas_per_sm * (s.bytes + kSmemBytesReserved), kSmemBytesOfSm) << kernel_name(c);
+    ASSERT_EQ(s.parts % 16, 0u) << kernel_name(c);
     for (uint32_t stage = 0; stage < stages; ++stage) {
       ASSERT_EQ((s.a + stage * a_stage_bytes(c)) % 1024, 0u) << kernel_name(c) << " stage " << stage;
       ASSERT_EQ((s.b + stage * b_stage_bytes(c)) % 1024, 0u) << kernel_name(c) << " stage " << stage;
       // TMA writes them.
       ASSERT_EQ((s.scale_a + stage * scale_a_stage_bytes(c)) % 128, 0u) << kernel_name(c) << " stage " << stage;
+      ASSERT_EQ((s.scale_b + stage * scale_b_stage_bytes(c)) % 128, 0u) << kernel_name(c) << " stage " << stage;
     }
-    for (const uint32_t barriers : {s.full, s.empty, s.d_full, s.d_empty})
+    for (const uint32_t barriers : {s.full, s.empty, s.d_full, s.d_empty, s.parts_full, s.parts_empty})
       ASSERT_EQ(barriers % 8, 0u) << kernel_name(c);
   }
 }
@@ -112,7 +146,7 @@ TEST(Layout, PanelsDivideTheTileAndKeepTheSwizzlesPeriod) {
     const uint32_t pitch = panel_pitch(c);
     ASSERT_TRUE(pitch == 32 || pitch == 64 || pitch == 128) << kernel_name(c);
     ASSERT_EQ(panel_bytes(c), static_cast<uint32_t>(c.tile_m) * pitch) << kernel_name(c);
-    ASSERT_EQ(panels(c) * panel_cols(c), static_cast<uint32_t>(c.tile_n)) << kernel_name(c);
+    ASSERT_EQ(panels(c) * panel_cols(c) * splits(c), static_cast<uint32_t>(c.tile_n)) << kernel_name(c);
     ASSERT_GE(panel_slots(c), 1u) << kernel_name(c);
     ASSERT_LE(panel_slots(c), panels(c)) << kernel_name(c);
     // The pattern repeats after 8 rows: each panel and each warp's rows in it must start at such a multiple.
@@ -129,7 +163,7 @@ TEST(Layout, TilesTouchAsManyRowsOfScalesAsTheConfigSays) {
       ASSERT_EQ(start % kScaleRows % scale_offset_step(c), 0u) << kernel_name(c);
       most = std::max(most, (start + tile_n - 1) / kScaleRows - start / kScaleRows + 1);
     }
-    ASSERT_EQ(scale_b_rows(c), most) << kernel_name(c);
+    ASSERT_EQ(scale_blocks_b(c), most) << kernel_name(c);
   }
 }
 
@@ -137,14 +171,21 @@ TEST(Layout, ThreadsAndPartsFitTheHardware) {
   for (const GemmConfig& c : legal_configs()) {
     ASSERT_EQ(math_warpgroups(c) * 64 * waves(c), static_cast<uint32_t>(c.tile_m)) << kernel_name(c);
     ASSERT_EQ(num_threads(c), math_threads(c) + kLoadThreads) << kernel_name(c);
-    ASSERT_EQ(cluster_m(c) * cluster_n(c), static_cast<uint32_t>(c.cluster)) << kernel_name(c);
+    ASSERT_EQ(sharers(c) * splits(c), static_cast<uint32_t>(c.cluster)) << kernel_name(c);
+    // Registers come in eights; what setmaxnreg gives to the math warps the load warpgroup must have given away.
+    if (moves_registers(c)) {
+      const uint32_t threads = num_threads(c), launched = 65536 / (threads * c.ctas_per_sm) / 8 * 8;
+      ASSERT_LE(math_threads(c) * math_registers(c) + kLoadThreads * load_registers(c), threads * launched)
+          << kernel_name(c);
+    }
     // What one CTA loads of a shared operand: whole groups of 8 rows (a swizzle's period), at most a TMA box.
     for (const uint32_t part : {c.tile_m / cluster_n(c), c.tile_n / cluster_m(c)}) {
       ASSERT_EQ(part % 8, 0u) << kernel_name(c);
       ASSERT_LE(part, 256u) << kernel_name(c);
     }
     // A barrier counts at most 2^20 - 1 bytes of one phase.
-    ASSERT_LT(a_stage_bytes(c) + b_stage_bytes(c) + scale_a_stage_bytes(c), 1u << 20) << kernel_name(c);
+    ASSERT_LT(loaded_stage_bytes(c, 1 << 20), 1u << 20) << kernel_name(c);
+    ASSERT_LT(parts_bytes(c), 1u << 20) << kernel_name(c);
   }
 }
 

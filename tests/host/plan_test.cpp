@@ -24,7 +24,8 @@ DeviceInfo made_up() {
           .l2_bytes = 4 << 20,
           .clock_ghz = 0.9,
           .hbm_gbytes_per_s = 300,
-          .max_clusters_of_2 = 7};
+          .max_clusters_of_2 = 7,
+          .max_clusters_of_4 = 3};  // and none of 8
 }
 std::vector<DeviceInfo> devices() { return {DeviceInfo::h100(), DeviceInfo::h200(), DeviceInfo::h800(), made_up()}; }
 
@@ -46,9 +47,13 @@ void expect_launchable(const GemmPlan& plan, const Problem& p, const DeviceInfo&
   const std::string where = text(p, device) + ": " + kernel_name(plan.config);
   EXPECT_EQ(why_illegal(plan.config, p, device), nullptr) << where;
   const int sms = p.num_sms > 0 ? std::min(p.num_sms, device.num_sms) : device.num_sms;
-  EXPECT_LE(plan.grid, sms) << where;
+  EXPECT_LE(plan.grid, sms * plan.config.ctas_per_sm) << where;
   EXPECT_EQ(plan.grid % plan.config.cluster, 0) << where;
-  EXPECT_LE(plan.grid / plan.config.cluster, plan.config.cluster == 2 ? device.max_clusters_of_2 : sms) << where;
+  const int fit = plan.config.cluster == 1   ? sms
+                  : plan.config.cluster == 2 ? device.max_clusters_of_2
+                  : plan.config.cluster == 4 ? device.max_clusters_of_4
+                                             : device.max_clusters_of_8;
+  EXPECT_LE(plan.grid / plan.config.cluster, fit * plan.config.ctas_per_sm) << where;
   EXPECT_EQ(plan.grid > 0, p.m > 0 && p.n > 0) << where;
   EXPECT_EQ(plan.block_threads, static_cast<int>(num_threads(plan.config))) << where;
   EXPECT_EQ(plan.smem_bytes, static_cast<int>(smem_layout(plan.config).bytes)) << where;
@@ -141,6 +146,46 @@ TEST(Plan, EveryVariantHasItsKernels) {
         }
 }
 
+TEST(Plan, EveryOperandFormHasItsKernels) {
+  for (const DeviceInfo& device : devices())
+    for (const Layout layout : {Layout::dense, Layout::contiguous, Layout::offsets, Layout::masked, Layout::k_grouped})
+      for (const DType a_type : {DType::e4m3, DType::e5m2})
+        for (const int scale_rows_b : {1, 128}) {
+          const bool experts = layout != Layout::dense && layout != Layout::k_grouped;
+          if (experts && scale_rows_b == 1) continue;
+          Problem p{.m = 300, .n = 520, .k = 700, .a_type = a_type, .scale_rows_b = scale_rows_b, .layout = layout};
+          if (layout != Layout::dense) p.groups = 3, p.expected_m = 100;
+          if (layout == Layout::k_grouped) p.accumulate = true, p.d_type = DType::f32;
+          const GemmPlan chosen = plan(p, device);
+          expect_launchable(chosen, p, device);
+          EXPECT_EQ(chosen.config.layout, layout);
+          EXPECT_EQ(chosen.config.a_type, a_type);
+          EXPECT_EQ(chosen.config.b_type, DType::e4m3);
+          EXPECT_EQ(chosen.config.scale_rows_b, scale_rows_b);
+        }
+}
+
+TEST(Plan, BatchInvariantProductsAreNeverSplit) {
+  for (const DeviceInfo& device : devices())
+    for (const test::LayerShape& layer : test::kDeepSeekLayers) {
+      bool splits = false;
+      for (const int64_t m : row_counts()) {
+        Problem p{.m = m, .n = layer.n, .k = layer.k};
+        splits |= plan(p, device).config.split_k;
+        p.batch_invariant = true;
+        EXPECT_FALSE(plan(p, device).config.split_k) << text(p, device);
+      }
+      EXPECT_TRUE(splits || device.name != DeviceInfo::h100().name || layer.n != 2112) << "the rule has no effect";
+    }
+}
+
+TEST(Plan, KGroupedProductsOfAnyDepthShareAKernel) {
+  Problem p{.m = 7168, .n = 4096, .d_type = DType::f32, .accumulate = true, .scale_rows_b = 1};
+  p.layout = Layout::k_grouped, p.groups = 4, p.k = 128;
+  const GemmConfig config = plan(p, DeviceInfo::h100()).config;
+  for (p.k = 0; p.k < 20000; p.k += 777) EXPECT_EQ(plan(p, DeviceInfo::h100()).config, config) << p.k;
+}
+
 TEST(Plan, RespectsTheNumberOfSms) {
   for (const DeviceInfo& device : devices())
     for (const int num_sms : {1, 2, 3, 7, 19, 66, 131, 132, 133, 1000})
@@ -208,6 +253,14 @@ TEST(Plan, IllegalConfigsAreErrorsThatSayWhy) {
   expect_rejected(p, h100, GemmConfig{.scaled_a = false}, {"scaled_a"});
   expect_rejected(p, h100, GemmConfig{.accumulate = true}, {"accumulate"});
   expect_rejected(p, h100, GemmConfig{.cluster = 2}, {"multicast"});
+  expect_rejected(p, h100, GemmConfig{.a_type = DType::e5m2}, {"a_type"});
+  expect_rejected(p, h100, GemmConfig{.scale_rows_b = 1}, {"scale_rows_b"});
+  const GemmConfig split{.tile_m = 64, .stages = 2, .cluster = 8, .split_k = true};
+  EXPECT_EQ(why_illegal(split, p, h100), nullptr);
+  expect_rejected(p, made_up(), split, {"cluster"});
+  Problem invariant = p;
+  invariant.batch_invariant = true;
+  expect_rejected(invariant, h100, split, {"batch"});
   Problem one_sm = p;
   one_sm.num_sms = 1;
   expect_rejected(one_sm, h100, GemmConfig{.cluster = 2, .multicast = Multicast::a}, {"cluster"});

@@ -29,6 +29,7 @@ constexpr Work work_of(const Grid& g) {
   return {.order = TileOrder::make(g.config, g.n, g.raster),
           .by_band = Divisor::make(std::min(g.raster, ceil_div(g.n, g.config.tile_n * cluster_n(g.config))) *
                                    units_m(g.config, g.m)),
+          .by_group = {},
           .m = g.m,
           .clusters = g.grid / static_cast<uint32_t>(g.config.cluster),
           .groups = 1,
@@ -40,6 +41,9 @@ constexpr Work work_of(const Grid& g) {
 constexpr uint32_t tiles_m(const Grid& g) { return ceil_div(g.m, static_cast<uint32_t>(g.config.tile_m)); }
 constexpr uint32_t tiles_n(const Grid& g) { return ceil_div(g.n, static_cast<uint32_t>(g.config.tile_n)); }
 
+constexpr GemmConfig split_config(int tile_m, int tile_n, int cluster) {
+  return {.tile_m = tile_m, .tile_n = tile_n, .cluster = cluster, .split_k = true};
+}
 constexpr GemmConfig config_of(int tile_m, int tile_n, Multicast multicast) {
   return {.tile_m = tile_m, .tile_n = tile_n, .cluster = multicast == Multicast::none ? 1 : 2, .multicast = multicast};
 }
@@ -87,12 +91,15 @@ void expect_sound(const Grid& g, std::vector<int>& visits) {
             << text(g) << ": tile " << tile.row << ", " << tile.col;
         ++visits[tile.row / tile_m * cols + tile.col / tile_n];
         const bool shares_a = g.config.multicast == Multicast::a;
-        ASSERT_EQ(tile.row, tiles[0].row + (shares_a ? 0 : rank * tile_m)) << text(g);
+        const bool shares_b = g.config.multicast == Multicast::b;
+        ASSERT_EQ(tile.row, tiles[0].row + (shares_b ? rank * tile_m : 0)) << text(g);
         ASSERT_EQ(tile.col, tiles[0].col + (shares_a ? rank * tile_n : 0)) << text(g);
       }
     }
   }
-  ASSERT_TRUE(std::all_of(visits.begin(), visits.end(), [](int count) { return count == 1; }))
+  // Once, or by all CTAs of a cluster that split k.
+  const int times = g.config.split_k ? g.config.cluster : 1;
+  ASSERT_TRUE(std::all_of(visits.begin(), visits.end(), [&](int count) { return count == times; }))
       << text(g) << ": a tile is visited " << *std::min_element(visits.begin(), visits.end()) << " to "
       << *std::max_element(visits.begin(), visits.end()) << " times";
 }
@@ -104,6 +111,7 @@ TEST(Scheduler, VisitsEveryTileOnceForTenThousandGrids) {
   for (int i = 0; i < 10'000 && !HasFatalFailure(); ++i) {
     Grid g{};
     g.config = config_of(64 << between(0, 2), between(1, 16) * 16, static_cast<Multicast>(between(0, 2)));
+    if (!between(0, 3)) g.config = split_config(64 << between(0, 1), 32 << between(0, 2), 2 << between(0, 2));
     // Up to 20 tiles either way, the last ones full, one short, one over, or cut off anywhere.
     const auto extent = [&](int tile) {
       const int most = 20 * tile, at_edge = between(0, 20) * tile + between(-1, 1);
@@ -172,6 +180,7 @@ struct Groups {
     return {
         .order = TileOrder::make(config, n, raster),
         .by_band = Divisor::make(std::min(raster, ceil_div(n, config.tile_n * cluster_n(config))) * units_m(config, m)),
+        .by_group = {},
         .m = m,
         .clusters = grid / static_cast<uint32_t>(config.cluster),
         .groups = static_cast<uint32_t>(numbers.size()),
@@ -284,6 +293,40 @@ void expect_sound_for_random_groups() {
 
 TEST(Scheduler, VisitsTheTilesOfTenThousandMaskedVectorsOnce) { expect_sound_for_random_groups<Layout::masked>(); }
 TEST(Scheduler, VisitsTheTilesOfTenThousandOffsetVectorsOnce) { expect_sound_for_random_groups<Layout::offsets>(); }
+
+TEST(Scheduler, EveryGroupOfAKGroupedLaunchHasEveryTile) {
+  std::mt19937 random(4);
+  const auto between = [&](int least, int most) { return std::uniform_int_distribution<int>(least, most)(random); };
+  for (int i = 0; i < 10'000 && !HasFatalFailure(); ++i) {
+    Grid g{};
+    g.config = config_of(64 << between(0, 2), between(1, 16) * 16, static_cast<Multicast>(between(0, 2)));
+    g.config.layout = Layout::k_grouped;
+    const auto cluster = static_cast<uint32_t>(g.config.cluster);
+    g.m = static_cast<uint32_t>(between(1, 9 * g.config.tile_m));
+    g.n = static_cast<uint32_t>(between(1, 9 * g.config.tile_n));
+    g.raster = static_cast<uint32_t>(between(1, 9));
+    g.grid = static_cast<uint32_t>(between(1, 100)) * cluster;
+    Work work = work_of(g);
+    work.groups = static_cast<uint32_t>(between(1, 8));
+    work.by_group = Divisor::make(work.order.units_n * units_m(g.config, g.m));
+    const uint32_t rows = align_up(tiles_m(g), cluster_m(g.config)), cols = align_up(tiles_n(g), cluster_n(g.config));
+    std::vector<int> visits(work.groups * rows * cols);
+    for (uint32_t cta = 0; cta < g.grid; ++cta) {
+      KGroupedScheduler tiles(g.config, work, cta), leader(g.config, work, cta - cta % cluster);
+      uint32_t last = 0;
+      Tile first{};
+      for (Tile tile{}; tiles.pop(tile); last = tile.group) {
+        ASSERT_TRUE(leader.pop(first) && first.group == tile.group) << "a cluster's CTAs differ in steps";
+        ASSERT_TRUE(tile.group >= last && tile.group < work.groups) << text(g);
+        ASSERT_TRUE(tile.row / g.config.tile_m < rows && tile.col / g.config.tile_n < cols) << text(g);
+        ASSERT_EQ(tile.end, g.m);
+        ++visits[(tile.group * rows + tile.row / g.config.tile_m) * cols + tile.col / g.config.tile_n];
+      }
+      ASSERT_FALSE(leader.pop(first)) << text(g);
+    }
+    ASSERT_TRUE(std::all_of(visits.begin(), visits.end(), [](int count) { return count == 1; })) << text(g);
+  }
+}
 
 TEST(Scheduler, EveryContiguousRowIsStoredOnceByTheGroupItBelongsTo) {
   std::mt19937 random(3);

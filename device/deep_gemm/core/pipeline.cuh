@@ -2,6 +2,9 @@
 #pragma once
 
 #include <deep_gemm/ptx/mbarrier.cuh>
+#ifdef DG_DEBUG_BARRIERS
+#include <deep_gemm/ptx/debug.cuh>
+#endif
 
 namespace deep_gemm {
 
@@ -17,6 +20,30 @@ struct RingPosition {
   }
 };
 
+/// Where a thread is when it waits; tiles have the same fields.
+struct NoTile {
+  uint32_t row = 0, col = 0, group = 0;
+};
+
+/// Waits for a phase of barrier `name[slot]` of a ring. Compiled with DG_DEBUG_BARRIERS, a wait of over a second says which it
+/// is, and where, and ends the kernel.
+template <class Tile>
+DG_DEVICE void wait_phase(uint64_t* bar, uint32_t parity, const char* ring, const char* name, uint32_t slot,
+                          const Tile& tile) {
+#ifdef DG_DEBUG_BARRIERS
+  const uint64_t start = ptx::globaltimer();
+  while (!ptx::mbarrier_try_wait_parity(bar, parity)) {
+    if (ptx::globaltimer() - start < 1000000000) continue;
+    if (threadIdx.x % 32 == 0)
+      printf("deep_gemm: CTA %u, warp %u, tile at row %u, column %u of group %u: waited a second for %s.%s[%u]\n",
+             blockIdx.x, threadIdx.x / 32, tile.row, tile.col, tile.group, ring, name, slot);
+    __trap();
+  }
+#else
+  ptx::mbarrier_wait_parity(bar, parity);
+#endif
+}
+
 /// full[s]:  kFills arrivals (and the bytes that one of them announces) make slot s full; who uses it waits for that.
 /// empty[s]: kReleases arrivals make it empty again; who fills it waits for that.
 template <uint32_t kSlots, uint32_t kFills, uint32_t kReleases>
@@ -24,6 +51,7 @@ struct Ring {
   using Position = RingPosition<kSlots>;
   uint64_t* full;
   uint64_t* empty;
+  const char* name = "ring";
 
   /// By one thread, before all others (of the cluster, where there is one) synchronise with it.
   DG_DEVICE void init() const {
@@ -34,8 +62,14 @@ struct Ring {
     }
   }
   /// A slot counts as empty before its first use: the wait for the phase before the first one returns at once.
-  DG_DEVICE void wait_empty(Position at) const { ptx::mbarrier_wait_parity(empty + at.slot, at.phase ^ 1); }
-  DG_DEVICE void wait_full(Position at) const { ptx::mbarrier_wait_parity(full + at.slot, at.phase); }
+  template <class Tile = NoTile>
+  DG_DEVICE void wait_empty(Position at, const Tile& tile = {}) const {
+    wait_phase(empty + at.slot, at.phase ^ 1, name, "empty", at.slot, tile);
+  }
+  template <class Tile = NoTile>
+  DG_DEVICE void wait_full(Position at, const Tile& tile = {}) const {
+    wait_phase(full + at.slot, at.phase, name, "full", at.slot, tile);
+  }
   /// By whoever fills the slots, at the end: returns when all slots are empty, so that no arrival and no multicast of
   /// another CTA is still on its way here and the CTA may exit.
   DG_DEVICE void drain(Position at) const {
@@ -44,11 +78,16 @@ struct Ring {
   }
 };
 
-/// By all lanes of a warp after its last read of the slot: one arrival in each CTA of the cluster, since a multicast of
+/// By all lanes of a warp after its last read of the slot: one arrival, or one in each of the kCtas of the cluster where
 /// any of them writes into all.
-template <uint32_t kCluster, class RingType>
+template <uint32_t kCtas, class RingType>
 DG_DEVICE void release(const RingType& ring, typename RingType::Position at) {
-  ptx::mbarrier_arrive_cluster<kCluster>(ring.empty + at.slot, threadIdx.x % 32);
+  const uint32_t lane = threadIdx.x % 32;
+  if constexpr (kCtas == 1) {
+    ptx::mbarrier_arrive_if(ring.empty + at.slot, lane == 0);
+  } else {
+    ptx::mbarrier_arrive_cluster<kCtas>(ring.empty + at.slot, lane);
+  }
 }
 
 }  // namespace deep_gemm

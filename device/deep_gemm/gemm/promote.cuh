@@ -5,6 +5,12 @@
 
 namespace deep_gemm {
 
+/// Scales of B that a math thread holds for a step: one for each block of 128 rows of B that the tile can touch, or those of
+/// its own columns of D.
+DG_HD constexpr uint32_t scales_b(const GemmConfig& c) {
+  return c.scale_rows_b == 1 ? c.tile_n / 4 : scale_blocks_b(c);
+}
+
 /// sum += scale_a · scale_b · partial for one wave of a warpgroup. A thread's accumulator i holds row
 /// `lane / 4 + 8 · (i / 2 % 2)` and column `i / 4 · 8 + lane % 4 · 2 + i % 2` (PTX ISA, "Register fragments", m64nNk32).
 /// `offset`: the tile's first column within its block of 128 columns of B's scales, a multiple of scale_offset_step. A tile
@@ -12,25 +18,30 @@ namespace deep_gemm {
 /// their scale: two selects for 8 to 32 FFMA. (A branch a step to code for each offset cost 20 % more time, H100.)
 template <GemmConfig C>
 DG_DEVICE void promote(uint32_t offset, float (&sum)[C.tile_n / 2], const float (&partial)[C.tile_n / 2],
-                       const float (&scale_a)[2], const float (&scale_b)[scale_b_rows(C)]) {
-  constexpr uint32_t kRows = scale_b_rows(C), kStep = scale_offset_step(C);
-  float scale[2][kRows];
+                       const float (&scale_a)[2], const float (&scale_b)[scales_b(C)]) {
+  if constexpr (C.scale_rows_b == 1) {
 #pragma unroll
-  for (uint32_t r = 0; r < kRows; ++r) {
-    scale[0][r] = scale_a[0] * scale_b[r];
-    scale[1][r] = scale_a[1] * scale_b[r];
-  }
-  if constexpr (kStep == kScaleRows || kRows == 1) offset = 0;
+    for (uint32_t i = 0; i < C.tile_n / 2; ++i) sum[i] += scale_a[i / 2 % 2] * scale_b[i / 4 * 2 + i % 2] * partial[i];
+  } else {
+    constexpr uint32_t kBlocks = scale_blocks_b(C), kStep = scale_offset_step(C);
+    float scale[2][kBlocks];
 #pragma unroll
-  for (uint32_t group = 0; group < C.tile_n / kStep; ++group) {
-    float top = scale[0][0], bottom = scale[1][0];
-#pragma unroll
-    for (uint32_t r = 1; r < kRows; ++r) {
-      if (offset + group * kStep >= r * kScaleRows) top = scale[0][r], bottom = scale[1][r];
+    for (uint32_t b = 0; b < kBlocks; ++b) {
+      scale[0][b] = scale_a[0] * scale_b[b];
+      scale[1][b] = scale_a[1] * scale_b[b];
     }
+    if constexpr (kStep == kScaleRows || kBlocks == 1) offset = 0;
 #pragma unroll
-    for (uint32_t i = group * kStep / 2; i < (group + 1) * kStep / 2; ++i)
-      sum[i] += (i / 2 % 2 ? bottom : top) * partial[i];
+    for (uint32_t group = 0; group < C.tile_n / kStep; ++group) {
+      float top = scale[0][0], bottom = scale[1][0];
+#pragma unroll
+      for (uint32_t b = 1; b < kBlocks; ++b) {
+        if (offset + group * kStep >= b * kScaleRows) top = scale[0][b], bottom = scale[1][b];
+      }
+#pragma unroll
+      for (uint32_t i = group * kStep / 2; i < (group + 1) * kStep / 2; ++i)
+        sum[i] += (i / 2 % 2 ? bottom : top) * partial[i];
+    }
   }
 }
 

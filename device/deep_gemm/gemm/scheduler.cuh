@@ -10,7 +10,7 @@ namespace deep_gemm {
 /// An output tile. Rows count from the first row of A and D, in the masked layout from the group's first row.
 struct Tile {
   uint32_t row, col;
-  uint32_t group;      // of B
+  uint32_t group;      // of B; k-grouped: of the launch
   uint32_t end;        // rows from here on are not stored
   uint32_t valid_end;  // rows from here on are stored as zeros; a tile without others has no steps
 };
@@ -54,6 +54,7 @@ struct TileOrder {
 struct Work {
   TileOrder order;
   Divisor by_band;    // units of a whole band; where the host knows its height
+  Divisor by_group;   // k-grouped: units of a group
   uint32_t m;         // rows of A; in the masked layout, of a group of A
   uint32_t clusters;  // in the grid
   uint32_t groups;
@@ -84,10 +85,29 @@ struct DenseScheduler {
   /// The next tile of this CTA; false where there is none left.
   DG_HD constexpr bool pop(Tile& tile) {
     if (unit >= units_m * work.order.units_n) return false;
+    tile = tile_of(unit);
+    unit += work.clusters;
+    return true;
+  }
+
+ protected:
+  DG_HD constexpr Tile tile_of(uint32_t which) const {
     uint32_t row = 0, col = 0;
-    const uint32_t band = work.by_band.quotient(unit);
-    work.order.locate(band, unit - band * work.by_band.value, row, col);
-    tile = {row * unit_rows + own_row, col * unit_cols + own_col, 0, work.m, ~0u};
+    const uint32_t band = work.by_band.quotient(which);
+    work.order.locate(band, which - band * work.by_band.value, row, col);
+    return {row * unit_rows + own_row, col * unit_cols + own_col, 0, work.m, ~0u};
+  }
+};
+
+/// The same tiles for each group, one group after the other.
+struct KGroupedScheduler : DenseScheduler {
+  using DenseScheduler::DenseScheduler;
+
+  DG_HD constexpr bool pop(Tile& tile) {
+    if (unit >= work.by_group.value * work.groups) return false;
+    const uint32_t group = work.by_group.quotient(unit);
+    tile = tile_of(unit - group * work.by_group.value);
+    tile.group = group;
     unit += work.clusters;
     return true;
   }
@@ -210,6 +230,10 @@ struct SchedulerOf {
 template <>
 struct SchedulerOf<Layout::dense> {
   using Type = DenseScheduler;
+};
+template <>
+struct SchedulerOf<Layout::k_grouped> {
+  using Type = KGroupedScheduler;
 };
 template <>
 struct SchedulerOf<Layout::contiguous> {

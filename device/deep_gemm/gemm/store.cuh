@@ -10,8 +10,8 @@
 
 namespace deep_gemm {
 
-DG_DEVICE float load_c(const GemmArgs& args, DType type, uint32_t row, uint32_t col) {
-  const int64_t at = int64_t(row) * args.c_pitch + col;
+DG_DEVICE float load_c(const GemmArgs& args, DType type, uint32_t group, uint32_t row, uint32_t col) {
+  const int64_t at = group * args.c_stride_group + int64_t(row) * args.c_pitch + col;
   if (type == DType::f32) return static_cast<const float*>(args.c)[at];
   return __uint_as_float(uint32_t(static_cast<const uint16_t*>(args.c)[at]) << 16);
 }
@@ -25,14 +25,14 @@ DG_DEVICE uint32_t swizzled(uint32_t offset) {
 }
 
 /// sum += C for kCount accumulators of a warp's 16 rows, the first of them in column `col`; what lies outside of D stays as
-/// it is.
+/// it is. `group`: of D.
 template <GemmConfig C, uint32_t kCount>
-DG_DEVICE void add_c(const GemmArgs& args, uint32_t row, uint32_t col, float* sum) {
+DG_DEVICE void add_c(const GemmArgs& args, uint32_t group, uint32_t row, uint32_t col, float* sum) {
   const uint32_t lane = threadIdx.x % 32;
 #pragma unroll
   for (uint32_t i = 0; i < kCount; ++i) {
     const uint32_t r = row + lane / 4 + i / 2 % 2 * 8, c = col + i / 4 * 8 + lane % 4 * 2 + i % 2;
-    if (r < args.work.m && c < args.n) sum[i] += load_c(args, C.d_type, r, c);
+    if (r < args.work.m && c < args.n) sum[i] += load_c(args, C.d_type, group, r, c);
     if (i % 4 == 3) asm volatile("" ::: "memory");  // 4 loads in flight: more would spill beside the sums
   }
 }
@@ -78,19 +78,19 @@ using PanelRing = Ring<panel_slots(C), math_threads(C) / 32, 1>;
 template <GemmConfig C>
 DG_DEVICE void stage_tile(const GemmArgs& args, uint8_t* staging, const PanelRing<C>& ring,
                           typename PanelRing<C>::Position& at, const Tile& tile, uint32_t first,
-                          float (&sum)[waves(C)][C.tile_n / 2]) {
+                          float (&sum)[waves(C)][stored_cols(C) / 2]) {
   const uint32_t lane = threadIdx.x % 32;
 #pragma unroll
   for (uint32_t p = 0; p < panels(C); ++p, at.advance()) {
     uint8_t* panel = staging + at.slot * panel_bytes(C);
-    ring.wait_empty(at);
+    ring.wait_empty(at, tile);
 #pragma unroll
     for (uint32_t wave = 0; wave < waves(C); ++wave) {
       const uint32_t in_tile = first + wave * 64, row = tile.row + in_tile + lane / 4;
       const bool keep[2] = {row < tile.valid_end, row + 8 < tile.valid_end};
       float* values = sum[wave] + p * panel_cols(C) / 2;
-      if constexpr (C.accumulate)
-        add_c<C, panel_cols(C) / 2>(args, tile.row + in_tile, tile.col + p * panel_cols(C), values);
+      if (C.accumulate && !args.in_place)
+        add_c<C, panel_cols(C) / 2>(args, tile.group, tile.row + in_tile, tile.col + p * panel_cols(C), values);
       stage_rows<C>(panel, in_tile, values, keep);
     }
     ptx::fence_proxy_async();
@@ -110,7 +110,9 @@ DG_DEVICE void store_panel_plain(const GemmArgs& args, const uint8_t* panel, con
     const uint32_t word = *reinterpret_cast<const uint32_t*>(panel + swizzled<C>(i * 4));
     const int64_t at = tile.group * args.d_stride_group + int64_t(row) * args.d_pitch + c;
     if constexpr (C.d_type == DType::f32) {
-      static_cast<uint32_t*>(args.d_data)[at] = word;
+      float* const to = static_cast<float*>(args.d_data) + at;
+      const float sum = __uint_as_float(word);
+      *to = C.accumulate && args.in_place ? *to + sum : sum;
     } else {
       uint16_t* to = static_cast<uint16_t*>(args.d_data) + at;
       to[0] = static_cast<uint16_t>(word);
@@ -124,12 +126,21 @@ DG_DEVICE void store_panel_plain(const GemmArgs& args, const uint8_t* panel, con
 /// tile_m is not stored, so that a panel pushed down in it by tile_m - rows loses all but its first `rows` rows.
 template <GemmConfig C>
 DG_DEVICE void store_panel(const GemmArgs& args, const uint8_t* panel, const Tile& tile, uint32_t col) {
+  const bool add = C.accumulate && args.in_place;
   if constexpr (!cuts_tiles(C)) {
-    ptx::tma_store_2d(args.d, panel, col, tile.row);
+    if (add) {
+      ptx::tma_add_2d(args.d, panel, col, tile.row);
+    } else {
+      ptx::tma_store_2d(args.d, panel, col, tile.row);
+    }
   } else {
-    const uint32_t rows = min(tile.end - tile.row, C.tile_m);
-    ptx::tma_store_4d(args.d, panel, col, C.tile_m - rows, tile.row + rows,
-                      C.layout == Layout::masked ? tile.group : 0);
+    const uint32_t rows = min(tile.end - tile.row, C.tile_m), skip = C.tile_m - rows;
+    const uint32_t group = C.layout == Layout::masked || C.layout == Layout::k_grouped ? tile.group : 0;
+    if (add) {
+      ptx::tma_add_4d(args.d, panel, col, skip, tile.row + rows, group);
+    } else {
+      ptx::tma_store_4d(args.d, panel, col, skip, tile.row + rows, group);
+    }
   }
 }
 
@@ -142,7 +153,7 @@ DG_DEVICE void store_tile(const GemmArgs& args, const uint8_t* staging, const Pa
   for (uint32_t p = 0; p < panels(C); ++p, at.advance()) {
     const uint32_t col = tile.col + p * panel_cols(C);
     const uint8_t* panel = staging + at.slot * panel_bytes(C);
-    ring.wait_full(at);
+    ring.wait_full(at, tile);
     if (!stored_by_tma<C>(args, col)) {
       store_panel_plain<C>(args, panel, tile, col);
     } else if (is_leader) {

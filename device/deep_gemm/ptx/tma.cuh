@@ -23,6 +23,10 @@ DG_DEVICE void tma_load_3d(void* dst, const TensorMap& map, uint64_t* bar, uint3
       "l"(&map), "r"(smem_addr(bar)), "r"(x), "r"(y), "r"(z)
       : "memory");
 }
+// cp.async.bulk.prefetch.tensor.2d.L2.global [map, {x, y}];   PTX ISA 8.0, sm_90
+DG_DEVICE void tma_prefetch_2d(const TensorMap& map, uint32_t x, uint32_t y) {
+  asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global [%0, {%1, %2}];" ::"l"(&map), "r"(x), "r"(y) : "memory");
+}
 // … .mbarrier::complete_tx::bytes.multicast::cluster [dst], [map, {x, y}], [bar], mask;   PTX ISA 8.0, sm_90
 // Writes to the same place in each CTA of the cluster whose bit is set, and counts the bytes on each one's own barrier.
 DG_DEVICE void tma_load_2d_multicast(void* dst, const TensorMap& map, uint64_t* bar, uint32_t x, uint32_t y,
@@ -52,6 +56,19 @@ DG_DEVICE void tma_store_4d(const TensorMap& map, const void* src, uint32_t x, u
   asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.bulk_group [%0, {%2, %3, %4, %5}], [%1];" ::"l"(&map),
                "r"(smem_addr(src)), "r"(x), "r"(y), "r"(z), "r"(w)
                : "memory");
+}
+// cp.reduce.async.bulk.tensor.2d.global.shared::cta.add.bulk_group [map, {x, y}], [src];   PTX ISA 8.0, sm_90
+DG_DEVICE void tma_add_2d(const TensorMap& map, const void* src, uint32_t x, uint32_t y) {
+  asm volatile("cp.reduce.async.bulk.tensor.2d.global.shared::cta.add.bulk_group [%0, {%2, %3}], [%1];" ::"l"(&map),
+               "r"(smem_addr(src)), "r"(x), "r"(y)
+               : "memory");
+}
+// cp.reduce.async.bulk.tensor.4d.global.shared::cta.add.bulk_group [map, {x, y, z, w}], [src];   PTX ISA 8.0, sm_90
+DG_DEVICE void tma_add_4d(const TensorMap& map, const void* src, uint32_t x, uint32_t y, uint32_t z, uint32_t w) {
+  asm volatile(
+      "cp.reduce.async.bulk.tensor.4d.global.shared::cta.add.bulk_group [%0, {%2, %3, %4, %5}], [%1];" ::"l"(&map),
+      "r"(smem_addr(src)), "r"(x), "r"(y), "r"(z), "r"(w)
+      : "memory");
 }
 // cp.async.bulk.commit_group;   PTX ISA 8.0, sm_90
 DG_DEVICE void tma_store_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }

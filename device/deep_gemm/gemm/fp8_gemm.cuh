@@ -1,0 +1,326 @@
+// D[m, n] = Σ_blocks scale_a[m, block] · scale_b[n / 128, block] · (A[m, 128 of k] · B[n, 128 of k]ᵀ)  (+ C[m, n])
+// with one scale for 128 rows of B ("1D2D") or, scale_b[n, block], one for each ("1D1D").
+// A, B: FP8 e4m3 or e5m2, K-major. Scales, sums and promotion: FP32. D: BF16 or FP32, rounded once.
+//
+// Roles       math: the first one or two warpgroups; warpgroup g owns rows [g · 64 · waves, …) of the tile.
+//             load: warp 0 of the last warpgroup; its first lane issues TMA loads (A, B, scales of single rows).
+//             store: warp 1 of the last warpgroup; its first lane issues TMA stores (D), or all of them store a panel that
+//             TMA cannot. The other two warps have nothing to do.
+// Barriers    full[stage]:   1 arrival of the load thread, with the bytes of a stage. Math threads wait on it.
+//             empty[stage]:  1 arrival of each math warp of each CTA of the cluster. The load thread waits on it.
+//             d_full[slot]:  1 arrival of each math warp that has staged its part of a panel of D. The store warp waits.
+//             d_empty[slot]: 1 arrival of the store warp when the panel has been read. Math threads wait on it.
+// Timeline    load:  [tile] pop → [step] wait empty → announce bytes → A, B, scale_a by TMA
+//             math:  [tile] → [step] wait full → [wave] 4 wgmma, promote → release → [end of tile]
+//                    → [panel] wait d_empty → round into shared memory → arrive d_full
+//             store: [tile] pop → [panel] wait d_full → TMA → wait until it has read → arrive d_empty
+//             The load role runs up to `stages` steps ahead, across tiles: while a tile is staged, the next one's first
+//             stages arrive. One math warpgroup promotes while the other one's wgmma runs. B's scales, if
+//             one to three for a tile and step, are loaded by the math warps themselves, 32 steps at a time: see BlockScales.
+// Memory      see smem_layout: stages × (A, B), panels of D, parts of sums, stages × scales, barriers.
+// Clusters    with Multicast::a the CTAs of a cluster share rows of A: each loads its part and multicasts it to all (b:
+//             rows of B). A slot is refilled when all of them have emptied it; no CTA exits before the others are done.
+//             With split_k they compute the same tile, each a part of k, and then each adds and stores a part of its
+//             columns: see add_parts.
+// Limits      HBM for few rows. For many rows shared memory, which moves 128 bytes a clock: a step of 256×128 reads 96 KiB
+//             for its 16 wgmma and takes 48 KiB from TMA, 1152 clocks against the tensor cores' 1024. Then power: at
+//             full load the clock falls from 1.98 to 1.55 GHz (H100), so each instruction and byte saved is speed.
+// Layouts     C.layout chooses the scheduler, which says what rows a tile has, whose B it meets and what is stored; all
+//             else is the same for a mixture of experts: see scheduler.cuh.
+// m = 0 or n = 0: never launched. k = 0, or a tile of padding: no step, D = C or 0.
+#pragma once
+
+#include <deep_gemm/core/pipeline.cuh>
+#include <deep_gemm/gemm/args.cuh>
+#include <deep_gemm/gemm/promote.cuh>
+#include <deep_gemm/gemm/split.cuh>
+#include <deep_gemm/gemm/store.cuh>
+#include <deep_gemm/ptx/control.cuh>
+#include <deep_gemm/ptx/wgmma.cuh>
+
+namespace deep_gemm {
+
+/// The blocks of 128 of k that a CTA goes through for a tile: `count` of them from `first` on.
+struct Steps {
+  uint32_t first, count;
+};
+
+/// B's scales for blocks of 128 rows: those of 32 steps of a tile in a warp's registers, a step in each lane, and those of
+/// the 32 steps after them on their way: one coalesced load for 32 steps, no shared memory and no barrier.
+template <GemmConfig C>
+struct BlockScales {
+  static constexpr uint32_t kBlocks = scale_blocks_b(C);
+  float current[kBlocks], next[kBlocks];
+
+  /// Starts to load those of steps `first` … `first + 31` of a tile.
+  DG_DEVICE void fetch(const GemmArgs& args, const Tile& tile, const Steps& steps, uint32_t first) {
+    const uint32_t step = first + threadIdx.x % 32;
+    if (step >= steps.count) return;
+#pragma unroll
+    for (uint32_t b = 0; b < kBlocks; ++b) {
+      const uint32_t row = min(tile.col / kScaleRows + b, (args.n - 1) / kScaleRows);
+      const int64_t at = tile.group * args.scale_b_stride_group + row * args.scale_b_stride_n;
+      next[b] = args.block_scale_b ? args.block_scale_b[at + (steps.first + step) * args.scale_b_stride_k] : 1.f;
+    }
+  }
+  DG_DEVICE void turn() {
+#pragma unroll
+    for (uint32_t b = 0; b < kBlocks; ++b) current[b] = next[b];
+  }
+  /// Step `i` of the current 32, by all lanes.
+  DG_DEVICE void get(float (&scale)[scales_b(C)], uint32_t i) const {
+#pragma unroll
+    for (uint32_t b = 0; b < kBlocks; ++b) scale[b] = __shfl_sync(~0u, current[b], i);
+  }
+};
+
+template <GemmConfig C>
+struct Fp8Gemm {
+  static_assert(why_illegal(C) == nullptr, "the plan never asks for this; see why_illegal");
+  static constexpr SmemLayout kSmem = smem_layout(C);
+  static constexpr uint32_t kMathThreads = math_threads(C), kWaves = waves(C);
+  static constexpr bool kRowScalesB = C.scale_rows_b == 1;
+  using Args = typename ArgsOf<C.layout>::Type;
+  using Stages = Ring<C.stages, 1, kMathThreads / 32 * sharers(C)>;
+  using Panels = PanelRing<C>;
+  using Parts = PartRing<C>;
+
+  using Scheduler = typename SchedulerOf<C.layout>::Type;
+  static constexpr bool kGroupsOfA = C.layout == Layout::masked;
+  static constexpr bool kGroupsOfB = C.layout != Layout::dense && C.layout != Layout::k_grouped;
+
+  DG_DEVICE static Scheduler scheduler(const Args& args) { return Scheduler(C, args.work, blockIdx.x); }
+  DG_DEVICE static Steps steps(const Args& args, const Tile& tile) {
+    constexpr bool kPadding = C.layout == Layout::contiguous || C.layout == Layout::offsets;
+    uint32_t depth = args.k;
+    if constexpr (C.layout == Layout::k_grouped) depth = args.depth[tile.group];
+    const uint32_t all = kPadding && tile.row >= tile.valid_end ? 0 : ceil_div(depth, kTileK);
+    Steps own{0, all};
+    if constexpr (C.split_k) {
+      own.first = all * ptx::cluster_rank() / C.cluster;
+      own.count = all * (ptx::cluster_rank() + 1) / C.cluster - own.first;
+    }
+    return own;
+  }
+  /// The part of a tile that this CTA stores.
+  DG_DEVICE static Tile stored_part(const Args& args, Tile tile) {
+    if constexpr (C.split_k) tile.col += ptx::cluster_rank() * stored_cols(C);
+    if constexpr (C.layout == Layout::k_grouped) tile.group = args.of_d[tile.group];
+    return tile;
+  }
+
+  /// One operand's part of a stage. `kShare`: this many CTAs of the cluster load a part each and multicast it.
+  template <uint32_t kRows, uint32_t kShare, bool kGroups>
+  DG_DEVICE static void load_operand(uint8_t* slot, const TensorMap& map, uint64_t* full, uint32_t k, uint32_t row,
+                                     uint32_t group) {
+    constexpr uint32_t kPart = kRows / kShare, kAll = (1 << kShare) - 1;
+    const uint32_t first = kShare == 1 ? 0 : ptx::cluster_rank() * kPart;
+    slot += first * kTileK;
+    if constexpr (kShare == 1 && kGroups) ptx::tma_load_3d(slot, map, full, k, row, group);
+    if constexpr (kShare == 1 && !kGroups) ptx::tma_load_2d(slot, map, full, k, row);
+    if constexpr (kShare > 1 && kGroups) ptx::tma_load_3d_multicast(slot, map, full, k, row + first, group, kAll);
+    if constexpr (kShare > 1 && !kGroups) ptx::tma_load_2d_multicast(slot, map, full, k, row + first, kAll);
+  }
+  DG_DEVICE static const TensorMap& map_a(const Args& args, const Tile& tile) {
+    if constexpr (C.layout == Layout::k_grouped) {
+      return args.maps[tile.group].a;
+    } else {
+      return args.a;
+    }
+  }
+  DG_DEVICE static const TensorMap& map_b(const Args& args, const Tile& tile) {
+    if constexpr (C.layout == Layout::k_grouped) {
+      return args.maps[tile.group].b;
+    } else {
+      return args.b;
+    }
+  }
+
+  DG_DEVICE static void load_scales(uint8_t* smem, uint32_t slot, uint64_t* full, const Args& args, const Tile& tile,
+                                    uint32_t block) {
+    uint8_t* scale_a = smem + kSmem.scale_a + slot * scale_a_stage_bytes(C);
+    if constexpr (C.layout == Layout::k_grouped) block += args.first_block[tile.group];
+    if constexpr (C.scaled_a && C.layout == Layout::masked) {
+      ptx::tma_load_3d(scale_a, args.scale_a, full, tile.row, block, tile.group);
+    } else if constexpr (C.scaled_a && C.layout == Layout::offsets) {
+      ptx::tma_load_3d(scale_a, args.scale_a, full, 0, tile.row / 4, block);
+    } else if constexpr (C.scaled_a) {
+      ptx::tma_load_2d(scale_a, args.scale_a, full, tile.row, block);
+    }
+    if constexpr (kRowScalesB)
+      ptx::tma_load_2d(smem + kSmem.scale_b + slot * scale_b_stage_bytes(C), args.scale_b, full, tile.col, block);
+  }
+
+  DG_DEVICE static void load_tiles(const Args& args, uint8_t* smem, const Stages& ring) {
+    const bool is_leader = threadIdx.x % 32 == 0;
+    typename Stages::Position at;
+    Tile tile;
+    for (Scheduler tiles = scheduler(args); tiles.pop(tile);) {
+      const Steps own = steps(args, tile);
+      const uint32_t count = is_leader ? own.count : 0;
+#pragma unroll 1  // copies of this loop only cost time to compile
+      for (uint32_t step = 0; step < count; ++step, at.advance()) {
+        const uint32_t block = own.first + step;
+        ring.wait_empty(at, tile);
+        uint64_t* full = ring.full + at.slot;
+        ptx::mbarrier_arrive_expect_tx(full, args.stage_bytes);
+        load_operand<C.tile_m, cluster_n(C), kGroupsOfA>(smem + kSmem.a + at.slot * a_stage_bytes(C), map_a(args, tile),
+                                                         full, block * kTileK, tile.row, tile.group);
+        load_operand<C.tile_n, cluster_m(C), kGroupsOfB>(smem + kSmem.b + at.slot * b_stage_bytes(C), map_b(args, tile),
+                                                         full, block * kTileK, tile.col, tile.group);
+        load_scales(smem, at.slot, full, args, tile, block);
+      }
+    }
+    if (!is_leader) return;
+    ptx::griddepcontrol_launch_dependents();
+    if constexpr (sharers(C) > 1) ring.drain(at);
+  }
+
+  /// B's first stages into L2, while the kernels before this one still run. Which rows those are only the host knows in
+  /// time, so not for experts.
+  DG_DEVICE static void prefetch_b(const Args& args) {
+    if constexpr (C.layout == Layout::dense) {
+      Tile tile;
+      if (Scheduler tiles = scheduler(args); !args.prefetch_b || !tiles.pop(tile)) return;
+      const Steps own = steps(args, tile);
+      for (uint32_t step = 0; step < min(own.count, C.stages); ++step)
+        ptx::tma_prefetch_2d(args.b, own.first + step * kTileK, tile.col);
+    }
+  }
+
+  DG_DEVICE static void store_tiles(const Args& args, uint8_t* smem, const Panels& ring) {
+    typename Panels::Position at;
+    Tile tile;
+    for (Scheduler tiles = scheduler(args); tiles.pop(tile);)
+      store_tile<C>(args, smem + kSmem.d, ring, at, stored_part(args, tile));
+  }
+
+  DG_DEVICE static void multiply_tiles(const Args& args, uint8_t* smem, const Stages& ring, const Panels& panels,
+                                       const Parts& parts) {
+    // The shuffle tells the compiler that this is the same in all lanes: descriptors then live in uniform registers.
+    const uint32_t warpgroup = __shfl_sync(~0u, threadIdx.x / kWarpgroup, 0);
+    const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const uint32_t group_row = warpgroup * 64 * kWaves, warp_row = warp % 4 * 16;
+    const uint64_t a_ring = ptx::wgmma_descriptor(smem + kSmem.a + group_row * kTileK);
+    const uint64_t b_ring = ptx::wgmma_descriptor(smem + kSmem.b);
+    const uint8_t* scale_a_ring = smem + kSmem.scale_a + (group_row + warp_row + lane / 4) * 4;
+    const uint8_t* scale_b_ring = smem + kSmem.scale_b + lane % 4 * 8;
+    typename Stages::Position at;
+    typename Panels::Position panel_at;
+    typename Parts::Position part_at;
+    Scheduler tiles = scheduler(args);
+    BlockScales<C> block_scales;
+    Tile tile, next;
+    bool more = tiles.pop(next);
+    if (!kRowScalesB && more) block_scales.fetch(args, next, steps(args, next), 0);
+    while (more) {
+      tile = next;
+      more = tiles.pop(next);
+      const uint32_t offset = tile.col % kScaleRows;
+      const Steps own = steps(args, tile);
+      float sum[kWaves][C.tile_n / 2] = {};
+      uint32_t first = 0;
+      do {  // once also where there are no steps: the next tile's scales must come
+        const bool last = first + 32 >= own.count;
+        if constexpr (!kRowScalesB) {
+          block_scales.turn();
+          if (!last) block_scales.fetch(args, tile, own, first + 32);
+          if (last && more) block_scales.fetch(args, next, steps(args, next), 0);
+        }
+        const uint32_t here = min(32, own.count - first);
+#pragma unroll C.unroll
+        for (uint32_t i = 0; i < here; ++i, at.advance()) {
+          float scale_a[kWaves][2], scale_b[scales_b(C)];
+          ring.wait_full(at, tile);
+#pragma unroll
+          for (uint32_t wave = 0; wave < kWaves; ++wave) {
+            const uint64_t a = a_ring + (at.slot * a_stage_bytes(C) + wave * 64 * kTileK) / 16;
+            const uint64_t b = b_ring + at.slot * b_stage_bytes(C) / 16;
+            float partial[C.tile_n / 2];
+            ptx::wgmma_fence();
+            ptx::WgmmaFp8<C.tile_n>::multiply_block(partial, a, b);
+            if (wave == 0) {  // while the tensor cores work
+              load_scales_a(scale_a, scale_a_ring + at.slot * scale_a_stage_bytes(C) + scale_a_skip(tile));
+              if constexpr (kRowScalesB) {
+                load_scales_b(scale_b, scale_b_ring + at.slot * scale_b_stage_bytes(C));
+              } else {
+                block_scales.get(scale_b, i);
+              }
+            }
+            ptx::WgmmaFp8<C.tile_n>::wait(partial);
+            if (wave + 1 == kWaves) release<sharers(C)>(ring, at);
+            promote<C>(offset, sum[wave], partial, scale_a[wave], scale_b);
+          }
+        }
+        first += 32;
+      } while (first < own.count);
+      if constexpr (C.split_k) {
+        float total[kWaves][stored_cols(C) / 2];
+        add_parts<C>(smem + kSmem.parts, parts, part_at, tile, sum, total);
+        stage_tile<C>(args, smem + kSmem.d, panels, panel_at, stored_part(args, tile), group_row + warp_row, total);
+      } else {
+        stage_tile<C>(args, smem + kSmem.d, panels, panel_at, stored_part(args, tile), group_row + warp_row, sum);
+      }
+    }
+    if constexpr (C.split_k) parts.drain(part_at);
+  }
+
+  /// Bytes before the tile's first row in a slot of A's scales.
+  DG_DEVICE static uint32_t scale_a_skip(const Tile& tile) {
+    return C.layout == Layout::offsets ? tile.row % 4 * 4 : 0;
+  }
+  /// A thread's two rows of each wave.
+  DG_DEVICE static void load_scales_a(float (&scale)[kWaves][2], const uint8_t* slot) {
+    const float* from = reinterpret_cast<const float*>(slot);
+#pragma unroll
+    for (uint32_t i = 0; i < kWaves * 2; ++i) scale[i / 2][i % 2] = C.scaled_a ? from[i / 2 * 64 + i % 2 * 8] : 1.f;
+  }
+  /// A thread's two columns of each eight.
+  DG_DEVICE static void load_scales_b(float (&scale)[scales_b(C)], const uint8_t* slot) {
+#pragma unroll
+    for (uint32_t i = 0; i < scales_b(C); i += 2) {
+      const float2 two = *reinterpret_cast<const float2*>(slot + i / 2 * 32);
+      scale[i] = two.x, scale[i + 1] = two.y;
+    }
+  }
+
+  DG_DEVICE static void run(const Args& args) {
+    extern __shared__ __align__(1024) uint8_t smem[];
+    const auto barriers = [&](uint32_t offset) { return reinterpret_cast<uint64_t*>(smem + offset); };
+    const Stages stages{barriers(kSmem.full), barriers(kSmem.empty), "stages"};
+    const Panels panels{barriers(kSmem.d_full), barriers(kSmem.d_empty), "panels"};
+    const Parts parts{barriers(kSmem.parts_full), barriers(kSmem.parts_empty), "parts"};
+    if (threadIdx.x == kMathThreads) {
+      if constexpr (C.layout != Layout::k_grouped) {
+        ptx::prefetch_tensormap(args.a);
+        ptx::prefetch_tensormap(args.b);
+      }
+      if constexpr (C.scaled_a) ptx::prefetch_tensormap(args.scale_a);
+      if constexpr (kRowScalesB) ptx::prefetch_tensormap(args.scale_b);
+      if (args.tma_cols > 0) ptx::prefetch_tensormap(args.d);
+      stages.init();
+      panels.init();
+      if constexpr (C.split_k) parts.init();
+      ptx::fence_mbarrier_init();
+      prefetch_b(args);
+    }
+    if constexpr (C.cluster > 1) {
+      ptx::cluster_sync_relaxed();
+    } else {
+      __syncthreads();
+    }
+    ptx::griddepcontrol_wait();
+
+    if (threadIdx.x >= kMathThreads) {
+      if constexpr (moves_registers(C)) ptx::setmaxnreg_dec<load_registers(C)>();
+      const uint32_t warp = (threadIdx.x - kMathThreads) / 32;
+      if (warp == 0) load_tiles(args, smem, stages);
+      if (warp == 1) store_tiles(args, smem, panels);
+    } else {
+      if constexpr (moves_registers(C)) ptx::setmaxnreg_inc<math_registers(C)>();
+      multiply_tiles(args, smem, stages, panels, parts);
+    }
+  }
+};
+
+}  // namespace deep_gemm
