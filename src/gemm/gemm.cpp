@@ -36,10 +36,15 @@ struct LaunchOptions {
 
 /// Step 2. What is chosen for a problem stays chosen.
 GemmPlan make_plan(Context::Impl& context, const Problem& problem) {
-  Problem any_m = problem;
-  any_m.m = any_m.expected_m = any_m.num_sms = 0;
+  Problem any = problem;
+  any.num_sms = 0;
+  if (any.layout == Layout::k_grouped) {
+    any.k = 0;
+  } else {
+    any.m = any.expected_m = 0;
+  }
   const std::vector<GemmConfig>& kernels =
-      context.kernels.get(any_m, [&] { return kernels_for(any_m, context.plan_device); });
+      context.kernels.get(any, [&] { return kernels_for(any, context.plan_device); });
   return plan_among(kernels, problem, context.plan_device);
 }
 

@@ -175,7 +175,7 @@ struct GroupScheduler {
       : work(shared),
         tile_m(c.tile_m),
         unit_cols(c.tile_n * cluster_n(c)),
-        own_col(cta % c.cluster * c.tile_n),
+        own_col(c.multicast == Multicast::a ? cta % c.cluster * c.tile_n : 0),
         unit(cta / c.cluster) {}
 
   /// Not to be called again once it has returned false.
