@@ -16,7 +16,8 @@ namespace {
 constexpr std::size_t kMaxKernels = 8;
 constexpr int64_t kTypicalDepth = 4096;  // k of a group of tokens in training
 /// Numbers of rows at which kernels_for asks for the best config.
-constexpr std::array<int64_t, 12> kRowLadder = {16, 32, 64, 128, 192, 256, 512, 1024, 2048, 4096, 8192, 16384};
+constexpr std::array<int64_t, 16> kRowLadder = {16,  32,  64,  96,   128,  192,  256,  320,
+                                                384, 512, 768, 1024, 2048, 4096, 8192, 16384};
 
 int64_t div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
