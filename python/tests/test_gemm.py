@@ -262,9 +262,9 @@ def wrong_inputs(p):
     if p.device == "cuda":
         yield bad(d=d.cpu()), ValueError, "a lies on cuda:0, expected cpu"
         yield bad(a=(a, sa.cpu())), ValueError, "scale_a lies on cpu, expected cuda:0"
-        memory = torch.zeros(p.m * 256 + 16, dtype=torch.uint8, device="cuda").view(FP8)
-        yield bad(a=(memory[1:].as_strided((p.m, p.k), (256, 1)), sa)), ValueError, "no multiple of 16 bytes"
-        yield bad(a=(memory.as_strided((p.m, p.k), (p.k + 1, 1)), sa)), ValueError, "row pitch"
+        memory = torch.zeros(p.m * (p.k + 1) + 16, dtype=torch.uint8, device="cuda").view(FP8)
+        yield bad(a=(memory[1:].as_strided((p.m, p.k), (256, 1)), sa)), ValueError, "a starts at an address that is no multiple of 16 bytes"
+        yield bad(a=(memory.as_strided((p.m, p.k), (p.k + 1, 1)), sa)), ValueError, "a has a row pitch"
 
 
 def test_wrong_inputs_write_nothing(device):

@@ -198,6 +198,8 @@ class Nvrtc : public Compiler {
     std::vector<std::string> flags = code_flags();
     flags.insert(flags.begin(), fmt::format("--gpu-architecture={}", kArch));
     flags.emplace_back("--ptxas-options=-v");
+    // Its own cache gives code without ptxas's log, so nobody would see spills.
+    if (library_->version >= 12090) flags.emplace_back("--no-cache");
     std::vector<const char*> arguments, texts, names;
     for (const std::string& flag : flags) arguments.push_back(flag.c_str());
     for (const EmbeddedHeader& header : embedded_headers()) {
