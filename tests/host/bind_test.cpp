@@ -189,6 +189,20 @@ TEST(Bind, ScalesThatTmaReadsAsTheyLie) {
   EXPECT_FALSE(aligned(0x1000, {1, 6}, {6, 1}));
 }
 
+TEST(Bind, WorkspaceIsForScalesThatTmaCannotRead) {
+  Call call;
+  EXPECT_EQ(workspace_bytes(call.a, call.b), 0);
+  call.a.scale.strides = {6, 1};  // K-major
+  EXPECT_EQ(workspace_bytes(call.a, call.b), 300 * 6 * 4);
+  call.b.scale = view(0x40000, DType::f32, {519, 6}, {6, 1});
+  EXPECT_EQ(workspace_bytes(call.a, call.b), 300 * 6 * 4) << "scales of blocks of B are not read by TMA";
+  EXPECT_EQ(workspace_bytes(call.a, call.b, {1, 1, 128}), (300 + 520) * 6 * 4);
+  call.a.scale.rank = 1;
+  EXPECT_EQ(workspace_bytes(call.a, call.b), 0);
+  call.a.data.device = {};
+  EXPECT_EQ(workspace_bytes(call.a, call.b, {1, 1, 128}), 0) << "the CPU reads any strides";
+}
+
 TEST(Bind, ResultsThatTmaCanWrite) {
   const auto storable = [](std::uintptr_t at, DType dtype, std::array<int64_t, 2> shape, int64_t pitch) {
     return can_be_stored_by_tma(view(at, dtype, shape, {pitch, 1}));
