@@ -56,7 +56,9 @@ TEST_F(GemmLaunchTest, TwoStreamsAtOnce) {
 
 /// D2 = quantised(A·Bᵀ) · Wᵀ, then D3 = D3 + A·Bᵀ many times: each call reads what the one before wrote.
 std::vector<std::byte> run_chain(Context& context, bool programmatic, Stream stream) {
-  const GemmOptions options{.stream = stream, .programmatic_launch = programmatic};
+  // B is written by none of the launches.
+  const GemmOptions options{
+      .stream = stream, .programmatic_launch = programmatic, .weights_are_constant = programmatic};
   Product first(context, {.m = 300, .n = 512, .k = 700, .seed = 3});
   Product second(context, {.m = 300, .n = 200, .k = 512, .seed = 4});
   Product sums(context, {.m = 300, .n = 512, .k = 257, .accumulate = Accumulate::in_place, .seed = 5});
