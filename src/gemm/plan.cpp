@@ -128,7 +128,8 @@ std::vector<GemmConfig> candidates(const Problem& p, const DeviceInfo& device) {
     configs.push_back(c);
   };
   for (const int tile_m : {64, 128, 256}) {
-    for (int tile_n = 32; tile_n <= 256; tile_n += 16) {  // 16 is legal, but was never the fastest
+    // 16 is legal, but was never the fastest; wide tiles of 64 rows lost to two CTAs an SM.
+    for (int tile_n = 32; tile_n <= (tile_m == 64 ? 128 : 256); tile_n += 16) {
       add({.tile_m = tile_m, .tile_n = tile_n});
       add({.tile_m = tile_m, .tile_n = tile_n, .cluster = 2, .multicast = Multicast::a});
       add({.tile_m = tile_m, .tile_n = tile_n, .cluster = 2, .multicast = Multicast::b});
@@ -144,8 +145,8 @@ std::vector<GemmConfig> candidates(const Problem& p, const DeviceInfo& device) {
 }
 
 // The numbers below were fitted to 4055 times: 230 kernels on 57 products with m = 1 … 1024, dense and of experts (H100,
-// 2026-11-23; clean L2 for m ≤ 128, cool beyond); the prices of L2 and of selects then weighed against m = 4096. The kernel
-// that they choose took 2 % longer than the best in the mean.
+// 2026-11-23; clean L2 for m ≤ 128, cool beyond); the price of selects is from products with m = 4096, where 128×192 is best at
+// k = 512. The kernel that they choose took 2 % longer than the best in the mean.
 double estimate_us(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
   const double steps = static_cast<double>(div_up(div_up(p.k, kTileK), splits(c)));
   const auto units = static_cast<double>(expected_units(c, p));
@@ -169,9 +170,9 @@ double estimate_us(const GemmConfig& c, const Problem& p, const DeviceInfo& devi
   const bool no_choice = scale_blocks_b(c) == 1 || block == kScaleRows || c.scale_rows_b == 1;
   const double selects = no_choice ? 0 : c.tile_n / block * (scale_blocks_b(c) - 1) * (c.tile_m / 64.0);
   const double row_scales = c.scale_rows_b == 1 ? c.tile_m * c.tile_n * (waves(c) > 1 ? 0.026 : 0.033) : 0;
-  // Experts together are too large for L2, so their bytes cost more; a single round of tiles waits for memory anyway.
-  const double l2_price = p.layout == Layout::dense ? 0.0014 * (1 - 1 / std::max(rounds, 1.0)) : 0.0059;
-  const double step = std::max({alone, neighbours * 0.84 * core, neighbours * tma, 1590.0 / c.stages}) + 6 * selects +
+  // Experts together are too large for L2, so their bytes cost more.
+  const double l2_price = p.layout == Layout::dense ? 0.00034 : 0.0059;
+  const double step = std::max({alone, neighbours * 0.84 * core, neighbours * tma, 1590.0 / c.stages}) + 7 * selects +
                       row_scales + l2_price * l2_bytes * busy * neighbours;
   const double end_of_tile = c.tile_m * c.tile_n * (0.114 * d_bytes(c) / 2 + (c.split_k ? 0.34 : 0));
   const double busy_us = rounds * (steps * step + end_of_tile) / (device.clock_ghz * 1e3) + 3.3;
