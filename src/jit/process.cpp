@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <spawn.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,34 +19,32 @@ namespace deep_gemm::jit {
 namespace fs = std::filesystem;
 
 ProcessResult run_process(const std::vector<std::string>& argv) {
-  int ends[2];
-  if (pipe2(ends, O_CLOEXEC) != 0) fail(ErrorCode::unavailable, "{}: pipe: {}", argv[0], std::strerror(errno));
+  // A file, not a pipe: of a pipe's writing end another thread's fork may keep a copy, and reading would not end.
+  const int output = memfd_create("output", MFD_CLOEXEC);
+  if (output < 0) fail(ErrorCode::unavailable, "{}: memfd_create: {}", argv[0], std::strerror(errno));
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
-  posix_spawn_file_actions_adddup2(&actions, ends[1], 2);
+  posix_spawn_file_actions_adddup2(&actions, output, 1);
+  posix_spawn_file_actions_adddup2(&actions, output, 2);
   std::vector<char*> arguments;
   for (const std::string& argument : argv) arguments.push_back(const_cast<char*>(argument.c_str()));
   arguments.push_back(nullptr);
   pid_t child = 0;
   const int error = posix_spawn(&child, argv[0].c_str(), &actions, nullptr, arguments.data(), environ);
   posix_spawn_file_actions_destroy(&actions);
-  close(ends[1]);
   if (error != 0) {
-    close(ends[0]);
+    close(output);
     fail(ErrorCode::unavailable, "{} cannot be started: {}", argv[0], std::strerror(error));
   }
   ProcessResult result;
-  char buffer[4096];
-  for (ssize_t bytes; (bytes = read(ends[0], buffer, sizeof buffer)) != 0;) {
-    if (bytes > 0) result.output.append(buffer, static_cast<std::size_t>(bytes));
-    if (bytes < 0 && errno != EINTR) break;
-  }
-  close(ends[0]);
   int status = 0;
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
+  char buffer[4096];
+  for (ssize_t bytes; (bytes = pread(output, buffer, sizeof buffer, static_cast<off_t>(result.output.size()))) > 0;)
+    result.output.append(buffer, static_cast<std::size_t>(bytes));
+  close(output);
   result.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   return result;
 }
