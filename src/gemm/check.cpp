@@ -272,23 +272,24 @@ Problem check_k_grouped(const char* function, const Device& device, const Fp8Ten
     largest = std::max<int64_t>(largest, k);
   }
 
-  const auto check_one = [&](const char* name, const char* scale_name, const Fp8Tensor& operand, int64_t rows,
-                             const char* rows_text) {
-    const Argument arg{function, name, operand.data};
+  struct Rules {
+    const char *name, *scale_name, *flat, *strided, *scale;
+  };
+  const auto check_one = [&](const Fp8Tensor& operand, int64_t rows, const Rules& rules) {
+    const Argument arg{function, rules.name, operand.data};
     check_operand(arg, flat ? 1 : 2, device);
-    const std::string rule = fmt::format("[{}{}sum of ks]", rows_text, flat ? " · " : ", ");
     if (flat) {
-      arg.has_shape({rows * all}, rule.c_str());
+      arg.has_shape({rows * all}, rules.flat);
     } else {
-      arg.has_shape({rows, all}, rule.c_str());
+      arg.has_shape({rows, all}, rules.strided);
     }
     if (!operand.scale) return;
-    const Argument scale{function, scale_name, operand.scale};
+    const Argument scale{function, rules.scale_name, operand.scale};
     check_scale(scale, 2, device);
-    scale.has_shape({rows, blocks}, fmt::format("[{}, sum of ceil(ks / 128)]", rows_text).c_str());
+    scale.has_shape({rows, blocks}, rules.scale);
   };
-  check_one("a", "scale_a", a, m, "m");
-  check_one("b", "scale_b", b, n, "n");
+  check_one(a, m, {"a", "scale_a", "[m · sum of ks]", "[m, sum of ks]", "[m, sum of ceil(ks / 128)]"});
+  check_one(b, n, {"b", "scale_b", "[n · sum of ks]", "[n, sum of ks]", "[n, sum of ceil(ks / 128)]"});
   if (static_cast<bool>(a.scale) != static_cast<bool>(b.scale))
     fail(ErrorCode::invalid_argument, "{}: scale_{} is missing, expected scales for both operands or for none",
          function, a.scale ? "b" : "a");
