@@ -184,7 +184,7 @@ struct Fp8Gemm {
       if (Scheduler tiles = scheduler(args); !args.prefetch_b || !tiles.pop(tile)) return;
       const Steps own = steps(args, tile);
       for (uint32_t step = 0; step < min(own.count, C.stages); ++step)
-        ptx::tma_prefetch_2d(args.b, own.first + step * kTileK, tile.col);
+        ptx::tma_prefetch_2d(args.b, (own.first + step) * kTileK, tile.col);
     }
   }
 
