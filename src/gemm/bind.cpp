@@ -66,6 +66,14 @@ Spec::Swizzle swizzle_of(uint32_t bytes) {
   return bytes == 128 ? Spec::Swizzle::b128 : bytes == 64 ? Spec::Swizzle::b64 : Spec::Swizzle::b32;
 }
 
+/// `spec`, of something without columns, such that a load from Steps::kNowhere is valid: near an address that is.
+Spec nowhere(Spec spec, const void* address) {
+  spec.base = reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(address) / 16 * 16);
+  spec.dims = {16 / static_cast<uint64_t>(size_of(spec.dtype)), 1, 1, 1};
+  spec.stride_bytes = {16, 16, 16};
+  return spec;
+}
+
 TensorMap encoded(const Spec& spec) { return std::bit_cast<TensorMap>(cuda::encode(spec)); }
 
 /// D's map where tiles never reach into another group: [rows, n]. Otherwise as store_panel wants it.
@@ -74,13 +82,13 @@ Spec output_map(const GemmConfig& c, const TensorView& d, int64_t m, int64_t n) 
             .base = d.data,
             .dims = {static_cast<uint64_t>(n), static_cast<uint64_t>(m)},
             .stride_bytes = {pitch_bytes(d, static_cast<std::size_t>(d.rank) - 2)},
-            .box = {panel_cols(c), static_cast<uint32_t>(c.tile_m)},
+            .box = {panel_cols(c), store_rows(c)},
             .swizzle = swizzle_of(panel_pitch(c))};
   if (!cuts_tiles(c)) return spec;
-  const uint64_t pitch = spec.stride_bytes[0], tile_m = static_cast<uint64_t>(c.tile_m);
+  const uint64_t pitch = spec.stride_bytes[0], rows = store_rows(c);
   spec.rank = 4;
-  spec.base = reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(d.data) - tile_m * pitch);
-  spec.dims = {spec.dims[0], tile_m, spec.dims[1] + tile_m, d.rank == 3 ? extent(d, 0) : 1};
+  spec.base = reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(d.data) - rows * pitch);
+  spec.dims = {spec.dims[0], rows, spec.dims[1] + rows, d.rank == 3 ? extent(d, 0) : 1};
   spec.stride_bytes = {pitch, pitch, d.rank == 3 ? pitch_bytes(d, 0) : pitch};
   spec.box = {spec.box[0], spec.box[1], 1, 1};
   return spec;
@@ -98,15 +106,14 @@ MapSpecs map_specs(const GemmPlan& plan, const Problem& problem, const Fp8Tensor
                    const TensorView& d) {
   const GemmConfig& c = plan.config;
   const auto m = static_cast<uint32_t>(problem.m);
+  const auto used = [&](const Spec& spec) { return problem.k > 0 ? spec : nowhere(spec, d.data); };
   MapSpecs specs;
-  if (problem.k > 0) {
-    if (c.layout != Layout::k_grouped) {  // there each group has its own
-      specs.a = operand_map(a.data, a_box_rows(c, m));
-      specs.b = operand_map(b.data, b_box_rows(c));
-    }
-    if (problem.scaled_a) specs.scale_a = scale_a_map(c, a.scale, scale_a_box_rows(c, m));
-    if (c.scale_rows_b == 1) specs.scale_b = scale_map(b.scale, static_cast<uint32_t>(c.tile_n));
+  if (c.layout != Layout::k_grouped) {  // there each group has its own
+    specs.a = used(operand_map(a.data, a_box_rows(c, m)));
+    specs.b = used(operand_map(b.data, b_box_rows(c)));
   }
+  if (problem.scaled_a) specs.scale_a = used(scale_a_map(c, a.scale, scale_a_box_rows(c, m)));
+  if (c.scale_rows_b == 1) specs.scale_b = used(scale_map(b.scale, static_cast<uint32_t>(c.tile_n)));
   if (can_be_stored_by_tma(d)) specs.d = output_map(c, d, problem.m, problem.n);
   return specs;
 }
@@ -164,13 +171,14 @@ KGroupedArgs bind_k_grouped(const GemmPlan& plan, const Problem& problem, const 
   KGroupedArgs args{};
   static_cast<GemmArgs&>(args) = bind(plan, problem, a, b, d, {}, c);
   args.work.groups = static_cast<uint32_t>(groups.size());
-  const auto map_of = [](const TensorView& all, int64_t rows, int64_t first, int64_t k, uint32_t box_rows) {
+  const auto map_of = [&](const TensorView& all, int64_t rows, int64_t first, int64_t k, uint32_t box_rows) {
     TensorView group = all;
     group.rank = 2;
     group.shape = {rows, k};
     group.strides = {all.rank == 1 ? k : all.strides[0], 1};
     group.data = static_cast<char*>(all.data) + (all.rank == 1 ? rows : 1) * first;
-    return encoded(operand_map(group, box_rows));
+    const Spec spec = operand_map(group, box_rows);
+    return encoded(k > 0 ? spec : nowhere(spec, d.data));
   };
   for (std::size_t i = 0; i < groups.size(); ++i) {
     int64_t first = 0, block = 0;
@@ -182,7 +190,6 @@ KGroupedArgs bind_k_grouped(const GemmPlan& plan, const Problem& problem, const 
     args.depth[i] = static_cast<uint32_t>(k);
     args.first_block[i] = static_cast<uint32_t>(block);
     args.of_d[i] = static_cast<uint32_t>(groups[i]);
-    if (k == 0) continue;
     args.maps[i].a = map_of(a.data, problem.m, first, k, a_box_rows(config, static_cast<uint32_t>(problem.m)));
     args.maps[i].b = map_of(b.data, problem.n, first, k, b_box_rows(config));
   }

@@ -1,5 +1,7 @@
 #include "gemm/kernel_source.h"
 
+#include <deep_gemm/gemm/layout.cuh>
+
 #include "text.h"
 
 namespace deep_gemm {
@@ -45,7 +47,7 @@ jit::KernelSource kernel_source(const GemmConfig& config) {
       "constexpr GemmConfig kConfig{{{}}};\n"
       "extern \"C\" __global__ __launch_bounds__(num_threads(kConfig), kConfig.ctas_per_sm)\n"
       "void {}(const __grid_constant__ ArgsOf<kConfig.layout>::Type args) {{ Fp8Gemm<kConfig>::run(args); }}\n",
-      config.tile_n, name_of(config.a_type), name_of(config.b_type), initializers, source.entry);
+      wave_cols(config), name_of(config.a_type), name_of(config.b_type), initializers, source.entry);
   return source;
 }
 

@@ -97,7 +97,7 @@ TEST(Layout, IllegalConfigsSayWhy) {
   EXPECT_NE(with([](C& c) { c.b_type = DType::bf16; }).find("b_type"), std::string::npos);
   EXPECT_NE(with([](C& c) { c.layout = Layout::k_grouped; }).find("k_grouped"), std::string::npos);
   EXPECT_NE(with([](C& c) { c.layout = Layout::masked, c.scale_rows_b = 1; }).find("experts"), std::string::npos);
-  EXPECT_NE(with([](C& c) { c.tile_n = 256; }).find("registers"), std::string::npos);
+  EXPECT_NE(with([](C& c) { c.tile_m = 256, c.tile_n = 160; }).find("registers"), std::string::npos);
   EXPECT_NE(with([](C& c) { c.stages = 32; }).find("shared memory"), std::string::npos);
   EXPECT_NE(why_illegal(good, 100 * 1024), nullptr);
 }
@@ -169,15 +169,17 @@ TEST(Layout, TilesTouchAsManyRowsOfScalesAsTheConfigSays) {
 
 TEST(Layout, ThreadsAndPartsFitTheHardware) {
   for (const GemmConfig& c : legal_configs()) {
-    ASSERT_EQ(math_warpgroups(c) * 64 * waves(c), static_cast<uint32_t>(c.tile_m)) << kernel_name(c);
+    ASSERT_EQ(math_warpgroups(c) * 64 * row_waves(c), static_cast<uint32_t>(c.tile_m)) << kernel_name(c);
     ASSERT_EQ(num_threads(c), math_threads(c) + kLoadThreads) << kernel_name(c);
     ASSERT_EQ(sharers(c) * splits(c), static_cast<uint32_t>(c.cluster)) << kernel_name(c);
     // Registers come in eights; what setmaxnreg gives to the math warps the load warpgroup must have given away.
-    if (moves_registers(c)) {
-      const uint32_t threads = num_threads(c), launched = 65536 / (threads * c.ctas_per_sm) / 8 * 8;
-      ASSERT_LE(math_threads(c) * math_registers(c) + kLoadThreads * load_registers(c), threads * launched)
-          << kernel_name(c);
-    }
+    const uint32_t threads = num_threads(c), launched = 65536 / (threads * c.ctas_per_sm) / 8 * 8;
+    ASSERT_LE(math_threads(c) * math_registers(c) + kLoadThreads * load_registers(c), threads * launched)
+        << kernel_name(c);
+    // What a wgmma of a wave needs, and whole groups of 8 rows of B before a wave's first column.
+    ASSERT_EQ(wave_cols(c) % 8, 0u) << kernel_name(c);
+    ASSERT_EQ(wave_cols(c) * col_waves(c), static_cast<uint32_t>(c.tile_n)) << kernel_name(c);
+    ASSERT_EQ(c.tile_m % store_rows(c), 0u) << kernel_name(c);
     // What one CTA loads of a shared operand: whole groups of 8 rows (a swizzle's period), at most a TMA box.
     for (const uint32_t part : {c.tile_m / cluster_n(c), c.tile_n / cluster_m(c)}) {
       ASSERT_EQ(part % 8, 0u) << kernel_name(c);

@@ -2,7 +2,7 @@
 // with one scale for 128 rows of B ("1D2D") or, scale_b[n, block], one for each ("1D1D").
 // A, B: FP8 e4m3 or e5m2, K-major. Scales, sums and promotion: FP32. D: BF16 or FP32, rounded once.
 //
-// Roles       math: the first one or two warpgroups; warpgroup g owns rows [g · 64 · waves, …) of the tile.
+// Roles       math: the first one or two warpgroups; warpgroup g owns rows [g · 64 · row_waves, …) of the tile.
 //             load: warp 0 of the last warpgroup; its first lane issues TMA loads (A, B, scales of single rows).
 //             store: warp 1 of the last warpgroup; its first lane issues TMA stores (D), or all of them store a panel that
 //             TMA cannot. The other two warps have nothing to do.
@@ -27,7 +27,7 @@
 //             full load the clock falls from 1.98 to 1.55 GHz (H100), so each instruction and byte saved is speed.
 // Layouts     C.layout chooses the scheduler, which says what rows a tile has, whose B it meets and what is stored; all
 //             else is the same for a mixture of experts: see scheduler.cuh.
-// m = 0 or n = 0: never launched. k = 0, or a tile of padding: no step, D = C or 0.
+// m = 0 or n = 0: never launched. k = 0, or a tile of padding: one step on zeros, D = C or 0; see Steps.
 #pragma once
 
 #include <deep_gemm/core/pipeline.cuh>
@@ -40,8 +40,10 @@
 
 namespace deep_gemm {
 
-/// The blocks of 128 of k that a CTA goes through for a tile: `count` of them from `first` on.
+/// The blocks of 128 of k that a CTA goes through for a tile: `count` of them from `first` on, at least one. Where there are
+/// none (k = 0, padding, more CTAs than blocks to split) that is one beyond all tensors: TMA fills it with zeros.
 struct Steps {
+  static constexpr uint32_t kNowhere = 1 << 23;  // times 128 is still a coordinate
   uint32_t first, count;
 };
 
@@ -56,11 +58,12 @@ struct BlockScales {
   DG_DEVICE void fetch(const GemmArgs& args, const Tile& tile, const Steps& steps, uint32_t first) {
     const uint32_t step = first + threadIdx.x % 32;
     if (step >= steps.count) return;
+    const bool known = args.block_scale_b && steps.first != Steps::kNowhere;
 #pragma unroll
     for (uint32_t b = 0; b < kBlocks; ++b) {
       const uint32_t row = min(tile.col / kScaleRows + b, (args.n - 1) / kScaleRows);
       const int64_t at = tile.group * args.scale_b_stride_group + row * args.scale_b_stride_n;
-      next[b] = args.block_scale_b ? args.block_scale_b[at + (steps.first + step) * args.scale_b_stride_k] : 1.f;
+      next[b] = known ? args.block_scale_b[at + (steps.first + step) * args.scale_b_stride_k] : 1.f;
     }
   }
   DG_DEVICE void turn() {
@@ -78,7 +81,8 @@ template <GemmConfig C>
 struct Fp8Gemm {
   static_assert(why_illegal(C) == nullptr, "the plan never asks for this; see why_illegal");
   static constexpr SmemLayout kSmem = smem_layout(C);
-  static constexpr uint32_t kMathThreads = math_threads(C), kWaves = waves(C);
+  static constexpr uint32_t kMathThreads = math_threads(C);
+  static constexpr uint32_t kRowWaves = row_waves(C), kColWaves = col_waves(C), kWaves = kRowWaves * kColWaves;
   static constexpr bool kRowScalesB = C.scale_rows_b == 1;
   using Args = typename ArgsOf<C.layout>::Type;
   using Stages = Ring<C.stages, 1, kMathThreads / 32 * sharers(C)>;
@@ -100,6 +104,7 @@ struct Fp8Gemm {
       own.first = all * ptx::cluster_rank() / C.cluster;
       own.count = all * (ptx::cluster_rank() + 1) / C.cluster - own.first;
     }
+    if (own.count == 0) own = {Steps::kNowhere, 1};
     return own;
   }
   /// The part of a tile that this CTA stores.
@@ -200,7 +205,7 @@ struct Fp8Gemm {
     // The shuffle tells the compiler that this is the same in all lanes: descriptors then live in uniform registers.
     const uint32_t warpgroup = __shfl_sync(~0u, threadIdx.x / kWarpgroup, 0);
     const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const uint32_t group_row = warpgroup * 64 * kWaves, warp_row = warp % 4 * 16;
+    const uint32_t group_row = warpgroup * 64 * kRowWaves, warp_row = warp % 4 * 16;
     const uint64_t a_ring = ptx::wgmma_descriptor(smem + kSmem.a + group_row * kTileK);
     const uint64_t b_ring = ptx::wgmma_descriptor(smem + kSmem.b);
     const uint8_t* scale_a_ring = smem + kSmem.scale_a + (group_row + warp_row + lane / 4) * 4;
@@ -210,52 +215,66 @@ struct Fp8Gemm {
     typename Parts::Position part_at;
     Scheduler tiles = scheduler(args);
     BlockScales<C> block_scales;
-    Tile tile, next;
+    Tile next;
     bool more = tiles.pop(next);
     if (!kRowScalesB && more) block_scales.fetch(args, next, steps(args, next), 0);
     while (more) {
-      tile = next;
-      more = tiles.pop(next);
+      const Tile tile = next;
       const uint32_t offset = tile.col % kScaleRows;
       const Steps own = steps(args, tile);
-      float sum[kWaves][C.tile_n / 2] = {};
-      uint32_t first = 0;
-      do {  // once also where there are no steps: the next tile's scales must come
-        const bool last = first + 32 >= own.count;
-        if constexpr (!kRowScalesB) {
-          block_scales.turn();
-          if (!last) block_scales.fetch(args, tile, own, first + 32);
-          if (last && more) block_scales.fetch(args, next, steps(args, next), 0);
+      float sum[kRowWaves][C.tile_n / 2];
+
+      // B's scales for the 32 steps that follow those from `from` on, of this tile or the next.
+      const auto fetch_after = [&](uint32_t from) {
+        if (from + 32 < own.count) {
+          block_scales.fetch(args, tile, own, from + 32);
+        } else if (more) {
+          block_scales.fetch(args, next, steps(args, next), 0);
         }
-        const uint32_t here = min(32, own.count - first);
-#pragma unroll C.unroll
-        for (uint32_t i = 0; i < here; ++i, at.advance()) {
-          float scale_a[kWaves][2], scale_b[scales_b(C)];
-          ring.wait_full(at, tile);
+      };
+      const auto step = [&](bool is_first, uint32_t i) __attribute__((always_inline)) {
+        float scale_a[kRowWaves][2], scale_b[scales_b(C)];
+        ring.wait_full(at, tile);
 #pragma unroll
-          for (uint32_t wave = 0; wave < kWaves; ++wave) {
-            const uint64_t a = a_ring + (at.slot * a_stage_bytes(C) + wave * 64 * kTileK) / 16;
-            const uint64_t b = b_ring + at.slot * b_stage_bytes(C) / 16;
-            float partial[C.tile_n / 2];
-            ptx::wgmma_fence();
-            ptx::WgmmaFp8<C.tile_n>::multiply_block(partial, a, b);
-            if (wave == 0) {  // while the tensor cores work
-              load_scales_a(scale_a, scale_a_ring + at.slot * scale_a_stage_bytes(C) + scale_a_skip(tile));
-              if constexpr (kRowScalesB) {
-                load_scales_b(scale_b, scale_b_ring + at.slot * scale_b_stage_bytes(C));
-              } else {
-                block_scales.get(scale_b, i);
-              }
+        for (uint32_t wave = 0; wave < kWaves; ++wave) {
+          const uint32_t row_wave = wave / kColWaves, first_col = wave % kColWaves * wave_cols(C);
+          const uint64_t a = a_ring + (at.slot * a_stage_bytes(C) + row_wave * 64 * kTileK) / 16;
+          const uint64_t b = b_ring + (at.slot * b_stage_bytes(C) + first_col * kTileK) / 16;
+          float partial[wave_cols(C) / 2];
+          ptx::wgmma_fence();
+          ptx::WgmmaFp8<wave_cols(C)>::multiply_block(partial, a, b);
+          if (wave == 0) {  // while the tensor cores work
+            load_scales_a(scale_a, scale_a_ring + at.slot * scale_a_stage_bytes(C) + scale_a_skip(tile));
+            if constexpr (kRowScalesB) {
+              load_scales_b(scale_b, scale_b_ring + at.slot * scale_b_stage_bytes(C));
+            } else {
+              block_scales.get(scale_b, i);
             }
-            ptx::WgmmaFp8<C.tile_n>::wait(partial);
-            if (wave + 1 == kWaves) release<sharers(C)>(ring, at);
-            promote<C>(offset, sum[wave], partial, scale_a[wave], scale_b);
+            if (is_first) more = tiles.pop(next);
+            if (is_first && !kRowScalesB) fetch_after(0);
           }
+          ptx::WgmmaFp8<wave_cols(C)>::wait(partial);
+          if (wave + 1 == kWaves) release<sharers(C)>(ring, at);
+          promote<C>(is_first, offset, first_col, sum[row_wave], partial, scale_a[row_wave], scale_b);
         }
-        first += 32;
-      } while (first < own.count);
+        at.advance();
+      };
+
+      if constexpr (!kRowScalesB) block_scales.turn();
+      // Apart, since it sets the sums: 500 clocks to zero them are saved, and the next tile is found while tensor cores work.
+      step(true, 0);
+      uint32_t i = 1;
+      for (uint32_t from = 0; from < own.count; from += 32, i = 0) {
+        if (!kRowScalesB && from > 0) {
+          block_scales.turn();
+          fetch_after(from);
+        }
+        const uint32_t here = min(32, own.count - from);
+#pragma unroll C.unroll
+        for (; i < here; ++i) step(false, i);
+      }
       if constexpr (C.split_k) {
-        float total[kWaves][stored_cols(C) / 2];
+        float total[kRowWaves][stored_cols(C) / 2];
         add_parts<C>(smem + kSmem.parts, parts, part_at, tile, sum, total);
         stage_tile<C>(args, smem + kSmem.d, panels, panel_at, stored_part(args, tile), group_row + warp_row, total);
       } else {
@@ -270,10 +289,10 @@ struct Fp8Gemm {
     return C.layout == Layout::offsets ? tile.row % 4 * 4 : 0;
   }
   /// A thread's two rows of each wave.
-  DG_DEVICE static void load_scales_a(float (&scale)[kWaves][2], const uint8_t* slot) {
+  DG_DEVICE static void load_scales_a(float (&scale)[kRowWaves][2], const uint8_t* slot) {
     const float* from = reinterpret_cast<const float*>(slot);
 #pragma unroll
-    for (uint32_t i = 0; i < kWaves * 2; ++i) scale[i / 2][i % 2] = C.scaled_a ? from[i / 2 * 64 + i % 2 * 8] : 1.f;
+    for (uint32_t i = 0; i < kRowWaves * 2; ++i) scale[i / 2][i % 2] = C.scaled_a ? from[i / 2 * 64 + i % 2 * 8] : 1.f;
   }
   /// A thread's two columns of each eight.
   DG_DEVICE static void load_scales_b(float (&scale)[scales_b(C)], const uint8_t* slot) {
@@ -312,12 +331,12 @@ struct Fp8Gemm {
     ptx::griddepcontrol_wait();
 
     if (threadIdx.x >= kMathThreads) {
-      if constexpr (moves_registers(C)) ptx::setmaxnreg_dec<load_registers(C)>();
+      ptx::setmaxnreg_dec<load_registers(C)>();
       const uint32_t warp = (threadIdx.x - kMathThreads) / 32;
       if (warp == 0) load_tiles(args, smem, stages);
       if (warp == 1) store_tiles(args, smem, panels);
     } else {
-      if constexpr (moves_registers(C)) ptx::setmaxnreg_inc<math_registers(C)>();
+      ptx::setmaxnreg_inc<math_registers(C)>();
       multiply_tiles(args, smem, stages, panels, parts);
     }
   }

@@ -16,11 +16,14 @@ inline constexpr uint32_t kLoadThreads = kWarpgroup;  // a whole warpgroup, sinc
 
 DG_HD constexpr uint32_t gcd(uint32_t a, uint32_t b) { return b == 0 ? a : gcd(b, a % b); }
 
-/// Math warpgroups; each computes `waves` times 64 rows of the tile.
+/// Math warpgroups; each computes its rows of the tile in `row_waves` times 64 rows, and these, where the accumulators of all
+/// columns would not fit in registers beside their sums, in `col_waves` times wave_cols columns: a wgmma's part of the tile.
 DG_HD constexpr uint32_t math_warpgroups(const GemmConfig& c) { return c.tile_m == 64 ? 1 : 2; }
 DG_HD constexpr uint32_t math_threads(const GemmConfig& c) { return math_warpgroups(c) * kWarpgroup; }
 DG_HD constexpr uint32_t num_threads(const GemmConfig& c) { return math_threads(c) + kLoadThreads; }
-DG_HD constexpr uint32_t waves(const GemmConfig& c) { return c.tile_m / (64 * math_warpgroups(c)); }
+DG_HD constexpr uint32_t row_waves(const GemmConfig& c) { return c.tile_m / (64 * math_warpgroups(c)); }
+DG_HD constexpr uint32_t col_waves(const GemmConfig& c) { return c.tile_n > 192 ? 2 : 1; }
+DG_HD constexpr uint32_t wave_cols(const GemmConfig& c) { return c.tile_n / col_waves(c); }
 DG_HD constexpr uint32_t cluster_m(const GemmConfig& c) { return c.multicast == Multicast::b ? c.cluster : 1; }
 DG_HD constexpr uint32_t cluster_n(const GemmConfig& c) { return c.multicast == Multicast::a ? c.cluster : 1; }
 
@@ -31,8 +34,8 @@ DG_HD constexpr uint32_t sharers(const GemmConfig& c) { return cluster_m(c) * cl
 /// Columns of a tile that a CTA stores.
 DG_HD constexpr uint32_t stored_cols(const GemmConfig& c) { return c.tile_n / splits(c); }
 
-/// Registers a math thread has. With two kinds of warpgroups on an SM that is full the load warpgroup gives some away.
-DG_HD constexpr bool moves_registers(const GemmConfig& c) { return math_warpgroups(c) > 1 || c.ctas_per_sm > 1; }
+/// Registers a math thread has; the load warpgroup gives some of its own away. (Without setmaxnreg ptxas would also not see
+/// that a warp's threads agree on descriptors, and would move each of them to uniform registers for each wgmma.)
 DG_HD constexpr uint32_t math_registers(const GemmConfig& c) {
   if (c.ctas_per_sm > 1) return math_warpgroups(c) > 1 ? 104 : 208;
   return math_warpgroups(c) > 1 ? 232 : 248;
@@ -62,6 +65,9 @@ DG_HD constexpr uint32_t scale_blocks_b(const GemmConfig& c) {
 DG_HD constexpr uint32_t d_bytes(const GemmConfig& c) { return c.d_type == DType::f32 ? 4 : 2; }
 DG_HD constexpr uint32_t panel_cols(const GemmConfig& c) { return gcd(stored_cols(c), 128 / d_bytes(c)); }
 DG_HD constexpr uint32_t panel_pitch(const GemmConfig& c) { return panel_cols(c) * d_bytes(c); }
+/// Rows of a panel that TMA stores at a time: loads wait behind a store in the SM's way to L2, so stores come in small
+/// pieces (256×128 tiles of 4096×24576×1536 took 3 % longer with whole panels: H100, 2026-11-23).
+DG_HD constexpr uint32_t store_rows(const GemmConfig& c) { return min(c.tile_m, 64); }
 DG_HD constexpr uint32_t panel_bytes(const GemmConfig& c) { return c.tile_m * panel_pitch(c); }
 DG_HD constexpr uint32_t panels(const GemmConfig& c) { return stored_cols(c) / panel_cols(c); }
 
@@ -153,7 +159,7 @@ DG_HD constexpr const char* why_illegal(const GemmConfig& c, uint32_t smem_bytes
     return "k_grouped accumulates into f32";
   // Per thread: one wave's accumulators, the promoted sums of all waves, B's scales, and some 40 for addresses and A's.
   const uint32_t scales_b = c.scale_rows_b == 1 ? c.tile_n / 4 : 0;
-  if (c.tile_n / 2 * (1 + waves(c)) + scales_b + 40 > math_registers(c))
+  if (wave_cols(c) / 2 + row_waves(c) * c.tile_n / 2 + scales_b + 40 > math_registers(c))
     return "tile_m × tile_n needs more registers than a math thread has";
   if (smem_layout(c).bytes > min(smem_bytes_of_cta, max_smem_bytes(c)))
     return "stages × tile needs more shared memory than a block may use";

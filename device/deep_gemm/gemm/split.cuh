@@ -18,10 +18,11 @@ using PartRing = Ring<1, 1, math_threads(C) / 32 * C.cluster>;
 /// concern.
 template <GemmConfig C>
 DG_DEVICE void add_parts(uint8_t* parts, const PartRing<C>& ring, typename PartRing<C>::Position& at, const Tile& tile,
-                         const float (&sum)[waves(C)][C.tile_n / 2], float (&total)[waves(C)][stored_cols(C) / 2]) {
+                         const float (&sum)[row_waves(C)][C.tile_n / 2],
+                         float (&total)[row_waves(C)][stored_cols(C) / 2]) {
   constexpr uint32_t kOwn = stored_cols(C) / 2, kThreads = math_threads(C);
   const auto place = [&](uint32_t source, uint32_t wave, uint32_t i) {
-    return parts + (((source * waves(C) + wave) * (kOwn / 4) + i / 4) * kThreads + threadIdx.x) * 16;
+    return parts + (((source * row_waves(C) + wave) * (kOwn / 4) + i / 4) * kThreads + threadIdx.x) * 16;
   };
   const uint32_t rank = ptx::cluster_rank();
   ring.wait_empty(at, tile);
@@ -29,7 +30,7 @@ DG_DEVICE void add_parts(uint8_t* parts, const PartRing<C>& ring, typename PartR
 #pragma unroll
   for (uint32_t target = 0; target < C.cluster; ++target) {
 #pragma unroll
-    for (uint32_t wave = 0; wave < waves(C); ++wave) {
+    for (uint32_t wave = 0; wave < row_waves(C); ++wave) {
 #pragma unroll
       for (uint32_t i = 0; i < kOwn; i += 4) {
         const float* own = sum[wave] + target * kOwn + i;
@@ -39,7 +40,7 @@ DG_DEVICE void add_parts(uint8_t* parts, const PartRing<C>& ring, typename PartR
   }
   ring.wait_full(at, tile);
 #pragma unroll
-  for (uint32_t wave = 0; wave < waves(C); ++wave) {
+  for (uint32_t wave = 0; wave < row_waves(C); ++wave) {
 #pragma unroll
     for (uint32_t i = 0; i < kOwn; i += 4) {
       float4 all = *reinterpret_cast<const float4*>(place(0, wave, i));

@@ -78,14 +78,14 @@ using PanelRing = Ring<panel_slots(C), math_threads(C) / 32, 1>;
 template <GemmConfig C>
 DG_DEVICE void stage_tile(const GemmArgs& args, uint8_t* staging, const PanelRing<C>& ring,
                           typename PanelRing<C>::Position& at, const Tile& tile, uint32_t first,
-                          float (&sum)[waves(C)][stored_cols(C) / 2]) {
+                          float (&sum)[row_waves(C)][stored_cols(C) / 2]) {
   const uint32_t lane = threadIdx.x % 32;
 #pragma unroll
   for (uint32_t p = 0; p < panels(C); ++p, at.advance()) {
     uint8_t* panel = staging + at.slot * panel_bytes(C);
     ring.wait_empty(at, tile);
 #pragma unroll
-    for (uint32_t wave = 0; wave < waves(C); ++wave) {
+    for (uint32_t wave = 0; wave < row_waves(C); ++wave) {
       const uint32_t in_tile = first + wave * 64, row = tile.row + in_tile + lane / 4;
       const bool keep[2] = {row < tile.valid_end, row + 8 < tile.valid_end};
       float* values = sum[wave] + p * panel_cols(C) / 2;
@@ -121,26 +121,34 @@ DG_DEVICE void store_panel_plain(const GemmArgs& args, const uint8_t* panel, con
   }
 }
 
-/// A panel by TMA, by one thread. Where a group may end inside a tile, D's map has a dimension more for rows, both with the
-/// row pitch for a stride: [groups, m + tile_m, tile_m, n], based tile_m rows before D. What lies beyond the second one's
-/// tile_m is not stored, so that a panel pushed down in it by tile_m - rows loses all but its first `rows` rows.
+/// Sends a panel by TMA, by one thread, and returns when it has been read. Where a group may end inside a tile, D's map has a
+/// dimension more for rows, both with the row pitch for a stride: [groups, m + R, R, n] with R = store_rows, based R rows
+/// before D. What lies beyond the second one's R is not stored, so that a box pushed down in it by R - rows loses all but
+/// its first `rows` rows.
 template <GemmConfig C>
 DG_DEVICE void store_panel(const GemmArgs& args, const uint8_t* panel, const Tile& tile, uint32_t col) {
+  constexpr uint32_t kRows = store_rows(C);
   const bool add = C.accumulate && args.in_place;
-  if constexpr (!cuts_tiles(C)) {
-    if (add) {
-      ptx::tma_add_2d(args.d, panel, col, tile.row);
+#pragma unroll 1
+  for (uint32_t row = tile.row; row < min(tile.end, tile.row + C.tile_m); row += kRows) {
+    if constexpr (!cuts_tiles(C)) {
+      if (add) {
+        ptx::tma_add_2d(args.d, panel, col, row);
+      } else {
+        ptx::tma_store_2d(args.d, panel, col, row);
+      }
     } else {
-      ptx::tma_store_2d(args.d, panel, col, tile.row);
+      const uint32_t rows = min(tile.end - row, kRows), skip = kRows - rows;
+      const uint32_t group = C.layout == Layout::masked || C.layout == Layout::k_grouped ? tile.group : 0;
+      if (add) {
+        ptx::tma_add_4d(args.d, panel, col, skip, row + rows, group);
+      } else {
+        ptx::tma_store_4d(args.d, panel, col, skip, row + rows, group);
+      }
     }
-  } else {
-    const uint32_t rows = min(tile.end - tile.row, C.tile_m), skip = C.tile_m - rows;
-    const uint32_t group = C.layout == Layout::masked || C.layout == Layout::k_grouped ? tile.group : 0;
-    if (add) {
-      ptx::tma_add_4d(args.d, panel, col, skip, tile.row + rows, group);
-    } else {
-      ptx::tma_store_4d(args.d, panel, col, skip, tile.row + rows, group);
-    }
+    ptx::tma_store_commit();
+    ptx::tma_store_wait_read<0>();
+    panel += kRows * panel_pitch(C);
   }
 }
 
@@ -158,8 +166,6 @@ DG_DEVICE void store_tile(const GemmArgs& args, const uint8_t* staging, const Pa
       store_panel_plain<C>(args, panel, tile, col);
     } else if (is_leader) {
       store_panel<C>(args, panel, tile, col);
-      ptx::tma_store_commit();
-      ptx::tma_store_wait_read<0>();
     }
     __syncwarp();  // also keeps the other lanes from spinning on the next panel beside the one that works
     if (is_leader) ptx::mbarrier_arrive(ring.empty + at.slot);
