@@ -1,38 +1,38 @@
 #include "context_impl.h"
 
-#include <cstring>
+#include <cstdint>
 
+#include "gemm/bound_calls.h"
 #include "gemm/plan.h"
 
 namespace deep_gemm {
 
 namespace {
 
-class Fnv1a {
+class Hash {
  public:
+  /// A number or an enumerator.
   template <class T>
-  void add(const T& value) {
-    static_assert(std::is_trivially_copyable_v<T>);
-    unsigned char bytes[sizeof(T)];
-    std::memcpy(bytes, &value, sizeof(T));
-    for (unsigned char byte : bytes) hash_ = (hash_ ^ byte) * 0x100000001b3u;
+  void add(T value) {
+    hash_ = (hash_ ^ static_cast<uint64_t>(value)) * 0x9e3779b97f4a7c15u;
+    hash_ ^= hash_ >> 32;
   }
   std::size_t value() const { return hash_; }
 
  private:
-  std::size_t hash_ = 0xcbf29ce484222325u;
+  uint64_t hash_ = 0;
 };
 
 }  // namespace
 
 std::size_t ConfigHash::operator()(const GemmConfig& config) const {
-  Fnv1a hash;
+  Hash hash;
   fields(config, [&](const char*, const auto& field) { hash.add(field); });
   return hash.value();
 }
 
 std::size_t ProblemHash::operator()(const Problem& p) const {
-  Fnv1a hash;
+  Hash hash;
   hash.add(p.m), hash.add(p.n), hash.add(p.k), hash.add(p.num_sms), hash.add(p.d_type);
   hash.add(p.layout), hash.add(p.groups), hash.add(p.expected_m);
   hash.add(p.a_type), hash.add(p.b_type), hash.add(p.scale_rows_b);
@@ -45,7 +45,10 @@ Context::Impl::Impl(Device device_in, ContextOptions options_in)
       options(std::move(options_in)),
       cuda(device.type == DeviceType::cuda ? std::make_unique<cuda::DeviceContext>(device.index) : nullptr),
       plan_device(cuda ? known_device(cuda->properties().info) : DeviceInfo{}),
-      store(jit::cache_directories(options.cache_dirs), options.compiler, options.log) {}
+      store(jit::cache_directories(options.cache_dirs), options.compiler, options.log),
+      bound_calls(std::make_unique<BoundCalls>()) {}
+
+Context::Impl::~Impl() = default;
 
 const cuda::Kernel& Context::Impl::kernel(const std::string& entry, const std::string& text, int smem_bytes) {
   return other_kernels.get(entry, [&] {

@@ -16,6 +16,8 @@
 
 namespace deep_gemm {
 
+class BoundCalls;
+
 /// A map that many threads read and few extend: `get` makes a missing value once, outside the lock of other keys'
 /// readers.
 template <class Key, class Value, class Hash>
@@ -72,10 +74,12 @@ struct Context::Impl {
   OnceMap<Problem, std::vector<GemmConfig>, ProblemHash> kernels;  ///< for all m: see kernels_for
   OnceMap<Problem, GemmPlan, ProblemHash> plans;
   OnceMap<GemmConfig, cuda::Kernel, ConfigHash> gemm_kernels;
+  std::unique_ptr<BoundCalls> bound_calls;  ///< the shortcut of calls that come again: gemm/bound_calls.h
   OnceMap<std::string, cuda::Kernel, std::hash<std::string>>
       other_kernels;  ///< layout, quantise, verify: by entry name
 
   Impl(Device device, ContextOptions options);
+  ~Impl();
   /// Compiles (or finds) and loads a kernel that has no config, such as those of device/deep_gemm/layout.
   const cuda::Kernel& kernel(const std::string& entry, const std::string& text, int smem_bytes = 0);
 };

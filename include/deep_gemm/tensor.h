@@ -49,6 +49,7 @@ struct TensorView {
   std::array<int64_t, kMaxRank> shape{};    ///< elements in each dimension
   std::array<int64_t, kMaxRank> strides{};  ///< elements (not bytes) from one index to the next
   Device device{};
+  bool operator==(const TensorView&) const = default;
 
   /// A row-major tensor without gaps. At most `kMaxRank` dimensions.
   static constexpr TensorView contiguous(const void* data, DType dtype, std::initializer_list<int64_t> shape,
@@ -93,6 +94,7 @@ struct TensorView {
 struct Fp8Tensor {
   TensorView data;
   TensorView scale{};
+  bool operator==(const Fp8Tensor&) const = default;
 };
 
 }  // namespace deep_gemm

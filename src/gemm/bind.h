@@ -13,6 +13,7 @@ struct GroupRows {
   TensorView tensor{};
   int alignment = 1;
   bool zero_padding = false;
+  bool operator==(const GroupRows&) const = default;
 };
 
 /// The tensor maps of a call, before encoding.

@@ -8,6 +8,7 @@
 #include "context_impl.h"
 #include "cpu/cpu.h"
 #include "gemm/bind.h"
+#include "gemm/bound_calls.h"
 #include "gemm/check.h"
 #include "gemm/kernel_source.h"
 #include "gemm/plan.h"
@@ -26,14 +27,6 @@ cuda::Kernel load_kernel(Context::Impl& context, const GemmConfig& config) {
   });
 }
 
-/// How a call is to run, whatever its layout.
-struct LaunchOptions {
-  Stream stream;
-  bool programmatic, weights_are_constant;
-  const TensorView& workspace;
-  const std::optional<GemmConfig>& config;
-};
-
 /// Step 2. What is chosen for a problem stays chosen.
 GemmPlan make_plan(Context::Impl& context, const Problem& problem) {
   Problem any = problem;
@@ -48,23 +41,27 @@ GemmPlan make_plan(Context::Impl& context, const Problem& problem) {
   return plan_among(kernels, problem, context.plan_device);
 }
 
-void launch(const cuda::Kernel& kernel, const GemmPlan& plan, const LaunchOptions& options, void* args) {
-  cuda::launch(kernel,
-               {.grid = {static_cast<unsigned>(plan.grid), 1, 1},
-                .block_threads = static_cast<unsigned>(plan.block_threads),
-                .cluster = static_cast<unsigned>(plan.config.cluster),
-                .smem_bytes = static_cast<unsigned>(plan.smem_bytes),
-                .programmatic = options.programmatic},
-               options.stream, &args);
+cuda::LaunchSpec launch_spec(const GemmPlan& plan, const Call& call) {
+  return {.grid = {static_cast<unsigned>(plan.grid), 1, 1},
+          .block_threads = static_cast<unsigned>(plan.block_threads),
+          .cluster = static_cast<unsigned>(plan.config.cluster),
+          .smem_bytes = static_cast<unsigned>(plan.smem_bytes),
+          .programmatic = call.programmatic};
+}
+
+/// Step 5.
+void launch(const BoundCall& bound, Stream stream) {
+  void* args = const_cast<GemmArgs*>(&bound.args);  // the driver reads them
+  cuda::launch(bound.kernel, bound.spec, stream, &args);
 }
 
 /// A launch for each KGroupedArgs::kMaxGroups groups, the largest first.
-void run_k_grouped(const cuda::Kernel& kernel, const GemmPlan& all, const Problem& problem, const Fp8Tensor& a,
-                   const Fp8Tensor& b, const TensorView& d, std::span<const int> ks, const TensorView& c,
-                   const DeviceInfo& device, const LaunchOptions& options) {
+void run_k_grouped(const cuda::Kernel& kernel, const GemmPlan& all, const Problem& problem, const Call& call,
+                   const Fp8Tensor& a, const Fp8Tensor& b, std::span<const int> ks, const DeviceInfo& device,
+                   Stream stream) {
   std::vector<int> order;
   for (int group = 0; group < static_cast<int>(ks.size()); ++group)
-    if (ks[static_cast<std::size_t>(group)] > 0 || c.data != d.data) order.push_back(group);
+    if (ks[static_cast<std::size_t>(group)] > 0 || call.c->data != call.d.data) order.push_back(group);
   std::stable_sort(order.begin(), order.end(),
                    [&](int x, int y) { return ks[static_cast<std::size_t>(x)] > ks[static_cast<std::size_t>(y)]; });
   for (std::size_t first = 0; first < order.size(); first += KGroupedArgs::kMaxGroups) {
@@ -73,53 +70,68 @@ void run_k_grouped(const cuda::Kernel& kernel, const GemmPlan& all, const Proble
     Problem part = problem;
     part.groups = static_cast<int64_t>(groups.size());
     const GemmPlan chosen = plan(part, device, all.config);
-    KGroupedArgs args = bind_k_grouped(chosen, part, a, b, d, ks, groups, c);
-    launch(kernel, chosen, options, &args);
+    KGroupedArgs args = bind_k_grouped(chosen, part, a, b, call.d, ks, groups, *call.c);
+    void* params = &args;
+    cuda::launch(kernel, launch_spec(chosen, call), stream, &params);
   }
 }
 
 /// Steps 2 to 5, on a GPU. `ks`: of a k-grouped call.
-void run(Context& context, const Problem& problem, const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d,
-         const GroupRows& group_rows, std::span<const int> ks, const std::optional<TensorView>& c,
-         const LaunchOptions& options) {
+void run(Context& context, const Call& call, const Problem& problem, Stream stream, std::span<const int> ks = {}) {
   Context::Impl& impl = context.impl();
   const cuda::DeviceContext::Scope scope(*impl.cuda);
   const DeviceInfo& device = impl.plan_device;
-  const GemmPlan explicit_plan = options.config ? plan(problem, device, options.config) : GemmPlan{};
+  const GemmPlan explicit_plan = call.config ? plan(problem, device, call.config) : GemmPlan{};
   const GemmPlan& chosen =
-      options.config ? explicit_plan : impl.plans.get(problem, [&] { return make_plan(impl, problem); });
+      call.config ? explicit_plan : impl.plans.get(problem, [&] { return make_plan(impl, problem); });
   const cuda::Kernel& kernel = impl.gemm_kernels.get(chosen.config, [&] { return load_kernel(impl, chosen.config); });
 
   const Recipe recipe{1, chosen.config.scale_rows_b, 128};
-  const AlignedScales scales(context, a, b, recipe, options.workspace, options.stream);
-  const Fp8Tensor operand_a{a.data, scales.a()}, operand_b{b.data, scales.b()};
+  const AlignedScales scales(context, call.a, call.b, recipe, call.workspace, stream);
+  const Fp8Tensor a{call.a.data, scales.a()}, b{call.b.data, scales.b()};
   if (problem.layout == Layout::k_grouped)
-    return run_k_grouped(kernel, chosen, problem, operand_a, operand_b, d, ks, *c, device, options);
-  GemmArgs args = bind(chosen, problem, operand_a, operand_b, d, group_rows, c);
-  args.prefetch_b = options.programmatic && options.weights_are_constant && problem.k > 0;
-  launch(kernel, chosen, options, &args);
+    return run_k_grouped(kernel, chosen, problem, call, a, b, ks, device, stream);
+  const auto bound =
+      std::make_shared<BoundCall>(BoundCall{.call = call,
+                                            .kernel = kernel,
+                                            .spec = launch_spec(chosen, call),
+                                            .args = bind(chosen, problem, a, b, call.d, call.group_rows, call.c)});
+  bound->args.prefetch_b = call.programmatic && call.weights_are_constant && problem.k > 0;
+  launch(*bound, stream);
+  if (a == call.a && b == call.b) impl.bound_calls->keep(bound);  // no scales in memory that is gone when this returns
+}
+
+/// Whether the call was made before and is on its way again. Steps 1 to 4 depend on nothing but a `Call`: they would end
+/// in the same kernel with the same arguments, and without an error, since what failed is not kept.
+bool launch_again(Context& context, const Call& call, Stream stream) {
+  const std::shared_ptr<const BoundCall> bound = context.impl().bound_calls->find(call);
+  if (!bound) return false;
+  const cuda::DeviceContext::Scope scope(*context.impl().cuda);
+  launch(*bound, stream);
+  return true;
 }
 
 void run_grouped(const char* function, Layout layout, Context& context, const Fp8Tensor& a, const Fp8Tensor& b,
                  const TensorView& d, const TensorView& groups_of, int64_t expected_m, const GroupedOptions& options) {
+  const Call call(layout, a, b, d, groups_of, expected_m, options);
+  if (launch_again(context, call, options.stream)) return;
   Problem problem = check_grouped(function, layout, context.device(), a, b, d, groups_of, options);
   problem.expected_m = expected_m;
   if (problem.m == 0 || problem.n == 0 || problem.groups == 0) return;
-  const GroupRows group_rows{groups_of, options.alignment, options.zero_padding};
-  if (!context.impl().cuda) return cpu::m_grouped_fp8_gemm_nt(layout, a, b, d, group_rows);
-  run(context, problem, a, b, d, group_rows, {}, std::nullopt,
-      {options.stream, options.programmatic_launch, options.weights_are_constant, options.workspace, options.config});
+  if (!context.impl().cuda) return cpu::m_grouped_fp8_gemm_nt(layout, a, b, d, call.group_rows);
+  run(context, call, problem, options.stream);
 }
 
 }  // namespace
 
 void fp8_gemm_nt(Context& context, const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d,
                  const GemmOptions& options) {
+  const Call call(Layout::dense, a, b, d, options);
+  if (launch_again(context, call, options.stream)) return;
   const Problem problem = check("fp8_gemm_nt", context.device(), a, b, d, options);
   if (problem.m == 0 || problem.n == 0) return;
   if (!context.impl().cuda) return cpu::fp8_gemm_nt(a, b, d, options);
-  run(context, problem, a, b, d, {}, {}, options.c,
-      {options.stream, options.programmatic_launch, options.weights_are_constant, options.workspace, options.config});
+  run(context, call, problem, options.stream);
 }
 
 void m_grouped_fp8_gemm_nt_contiguous(Context& context, const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d,
@@ -143,10 +155,10 @@ void k_grouped_fp8_gemm_nt(Context& context, const Fp8Tensor& a, const Fp8Tensor
                            std::span<const int> ks, const GemmOptions& options) {
   const Problem problem = check_k_grouped("k_grouped_fp8_gemm_nt", context.device(), a, b, d, ks, options);
   if (problem.m == 0 || problem.n == 0 || problem.groups == 0) return;
-  const TensorView& c = options.c ? *options.c : d;
-  if (!context.impl().cuda) return cpu::k_grouped_fp8_gemm_nt(a, b, d, ks, c);
-  run(context, problem, a, b, d, {}, ks, c,
-      {options.stream, options.programmatic_launch, options.weights_are_constant, options.workspace, options.config});
+  Call call(Layout::k_grouped, a, b, d, options);
+  if (!call.c) call.c = d;
+  if (!context.impl().cuda) return cpu::k_grouped_fp8_gemm_nt(a, b, d, ks, *call.c);
+  run(context, call, problem, options.stream, ks);
 }
 
 CompileReport compile(Context& context, const GemmConfig& config) {

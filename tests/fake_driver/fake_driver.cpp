@@ -43,6 +43,10 @@ DG_CUDA_FUNCTIONS(FAKE_DECLARE)
 
 extern "C" const char* fake_driver_log() { return recorded.c_str(); }
 extern "C" void fake_driver_clear() { recorded.clear(); }
+/// Called with the parameters of each launch, where it is set.
+extern "C" {
+void (*fake_driver_on_launch)(void** params) = nullptr;
+}
 
 Result fake_cuInit(unsigned) { return call("cuInit"); }
 Result fake_cuDriverGetVersion(int* version) { return *version = number("FAKE_DRIVER_VERSION", 13000), kSuccess; }
@@ -160,6 +164,7 @@ Result fake_cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Function, i
   return *blocks = 3, call("cuOccupancyMaxActiveBlocksPerMultiprocessor", threads, smem_bytes);
 }
 Result fake_cuLaunchKernelEx(const LaunchConfig* config, Function function, void** params, void** extra) {
+  if (fake_driver_on_launch) fake_driver_on_launch(params);
   call("params", *static_cast<int*>(params[0]), value_of(function), value_of(extra));
   return record_launch("cuLaunchKernelEx", config);
 }
@@ -167,7 +172,13 @@ Result fake_cuTensorMapEncodeTiled(TensorMap* map, int type, uint32_t rank, void
                                    const uint64_t* strides, const uint32_t* box, const uint32_t* element_strides,
                                    int interleave, int swizzle, int promotion, int fill) {
   for (uint32_t i = 0; i < rank; ++i) call("dim", dims[i], i + 1 < rank ? strides[i] : 0, box[i], element_strides[i]);
-  std::memset(map, 0x5A, sizeof *map);
+  *map = {{static_cast<uint64_t>(type), static_cast<uint64_t>(swizzle), rank, value_of(base)}};
+  map->opaque[15] = 0x5A;
+  for (uint32_t i = 0; i < rank && i < 4; ++i) {
+    map->opaque[4 + i] = dims[i];
+    if (i + 1 < rank) map->opaque[8 + i] = strides[i];
+    map->opaque[11 + i] = box[i];
+  }
   return call("cuTensorMapEncodeTiled", type, rank, value_of(base), interleave, swizzle, promotion, fill);
 }
 static Result allocate(const char* name, DevicePointer* pointer, std::size_t bytes, StreamHandle stream) {

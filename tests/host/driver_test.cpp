@@ -1,8 +1,7 @@
 #include "cuda/driver.h"
 
-#include <dlfcn.h>
-
 #include <cstddef>
+#include <cstring>
 #include <numeric>
 #include <thread>
 #include <type_traits>
@@ -15,8 +14,8 @@
 
 #include "child_process.h"
 #include "cuda/api.h"
+#include "fake_driver.h"
 #include "jit/jit.h"
-#include "self_process.h"
 #include "text.h"
 
 namespace deep_gemm::cuda {
@@ -132,24 +131,8 @@ TEST(Driver, WithoutDriverSaysWhatIsMissing) {
 
 // The tests below run in processes of their own, with tests/fake_driver before the real one.
 
-std::string fake_log() {
-  void* library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
-  const auto log = reinterpret_cast<const char* (*)()>(dlsym(library, "fake_driver_log"));
-  const auto clear = reinterpret_cast<void (*)()>(dlsym(library, "fake_driver_clear"));
-  if (!log || !clear) return "this is not the fake driver";
-  std::string text = log();
-  clear();
-  return text;
-}
-
-void run_with_fake_driver(const std::string& test, std::vector<std::string> environment = {}) {
-  environment.insert(environment.begin(), "LD_LIBRARY_PATH=" DG_FAKE_DRIVER_DIR);
-  const jit::ProcessResult result = test::run_self("FakeDriver.DISABLED_" + test, environment);
-  EXPECT_EQ(result.status, 0) << result.output;
-}
-#define DG_WITH_FAKE_DRIVER(name, ...)                                           \
-  TEST(Driver, name) { run_with_fake_driver(#name __VA_OPT__(, ) __VA_ARGS__); } \
-  TEST(FakeDriver, DISABLED_##name)
+using test::fake_log;
+#define DG_WITH_FAKE_DRIVER(name, ...) DG_FAKE_DRIVER_TEST(Driver, name __VA_OPT__(, ) __VA_ARGS__)
 
 DG_WITH_FAKE_DRIVER(DeviceProperties) {
   std::string why = "x";
@@ -296,7 +279,9 @@ DG_WITH_FAKE_DRIVER(TensorMaps) {
                      .box = {128, 64},
                      .swizzle = TensorMapSpec::Swizzle::b128}),
             "dim 7168 7168 128 1\ndim 4096 0 64 1\ncuTensorMapEncodeTiled 0 2 4096 0 3 3 0\n");
-  for (const std::byte byte : map.bytes) EXPECT_EQ(byte, std::byte{0x5A});
+  // What it is told: type, swizzle, rank, base, dims, strides, box, and what fills the rest.
+  constexpr uint64_t kWords[16] = {0, 3, 2, 4096, 7168, 4096, 0, 0, 7168, 0, 0, 128, 64, 0, 0, 0x5A};
+  EXPECT_EQ(std::memcmp(map.bytes.data(), kWords, sizeof kWords), 0);
   EXPECT_EQ(encoded({.dtype = DType::bf16, .rank = 3, .dims = {1, 2, 3}, .stride_bytes = {16, 32}, .box = {4, 5, 6}}),
             "dim 1 16 4 1\ndim 2 32 5 1\ndim 3 0 6 1\ncuTensorMapEncodeTiled 9 3 0 0 0 3 0\n");
   const auto types = [&](DType dtype, TensorMapSpec::Swizzle swizzle) {

@@ -1,0 +1,74 @@
+#include "gemm/bound_calls.h"
+
+#include <cstdint>
+#include <utility>
+
+namespace deep_gemm {
+
+Call::Call(Layout layout_in, const Fp8Tensor& a_in, const Fp8Tensor& b_in, const TensorView& d_in,
+           const GemmOptions& options)
+    : layout(layout_in),
+      a(a_in),
+      b(b_in),
+      d(d_in),
+      c(options.c),
+      expected_m(0),
+      recipe(options.recipe),
+      num_sms(options.num_sms),
+      batch_invariant(options.batch_invariant),
+      programmatic(options.programmatic_launch),
+      weights_are_constant(options.weights_are_constant),
+      workspace(options.workspace),
+      config(options.config) {}
+
+Call::Call(Layout layout_in, const Fp8Tensor& a_in, const Fp8Tensor& b_in, const TensorView& d_in,
+           const TensorView& groups_of, int64_t expected_m_in, const GroupedOptions& options)
+    : layout(layout_in),
+      a(a_in),
+      b(b_in),
+      d(d_in),
+      group_rows{groups_of, options.alignment, options.zero_padding},
+      expected_m(expected_m_in),
+      num_sms(options.num_sms),
+      batch_invariant(options.batch_invariant),
+      programmatic(options.programmatic_launch),
+      weights_are_constant(options.weights_are_constant),
+      workspace(options.workspace),
+      config(options.config) {}
+
+std::size_t Call::hash() const {
+  std::size_t hash = 0;
+  const auto add = [&](auto value) {
+    hash = (hash ^ static_cast<std::size_t>(value)) * 0x9e3779b97f4a7c15u;
+    hash ^= hash >> 32;
+  };
+  for (const TensorView* view : {&a.data, &a.scale, &b.data, &d, &group_rows.tensor})
+    add(reinterpret_cast<std::uintptr_t>(view->data));
+  add(d.shape[0]), add(d.shape[1]), add(expected_m);
+  return hash;
+}
+
+std::shared_ptr<const BoundCall> BoundCalls::Set::find(std::size_t hash, const Call& call) const {
+  for (std::size_t i = 0; i < kWays; ++i)
+    if (hashes[i] == hash && calls[i] && calls[i]->call == call) return calls[i];
+  return nullptr;
+}
+
+std::shared_ptr<const BoundCall> BoundCalls::find(const Call& call) {
+  const std::size_t hash = call.hash();
+  Set& set = sets_[hash % kSets];
+  const std::unique_lock lock(set.mutex, std::try_to_lock);
+  return lock ? set.find(hash, call) : nullptr;
+}
+
+void BoundCalls::keep(std::shared_ptr<const BoundCall> bound) {
+  const std::size_t hash = bound->call.hash();
+  Set& set = sets_[hash % kSets];
+  const std::unique_lock lock(set.mutex, std::try_to_lock);
+  if (!lock || set.find(hash, bound->call)) return;
+  set.hashes[set.oldest] = hash;
+  set.calls[set.oldest].swap(bound);  // what lay there is destroyed after the lock's end
+  set.oldest = (set.oldest + 1) % kWays;
+}
+
+}  // namespace deep_gemm
