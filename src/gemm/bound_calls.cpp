@@ -1,7 +1,6 @@
 #include "gemm/bound_calls.h"
 
 #include <cstdint>
-#include <utility>
 
 namespace deep_gemm {
 
@@ -48,26 +47,29 @@ std::size_t Call::hash() const {
   return hash;
 }
 
-std::shared_ptr<const BoundCall> BoundCalls::Set::find(std::size_t hash, const Call& call) const {
+const BoundCall* BoundCalls::Set::find(std::size_t hash, const Call& call) const {
+  if (!kept) return nullptr;
   for (std::size_t i = 0; i < kWays; ++i)
-    if (hashes[i] == hash && calls[i] && calls[i]->call == call) return calls[i];
+    if (const auto& one = (*kept)[i]; hashes[i] == hash && one && one->call == call) return &one->bound;
   return nullptr;
 }
 
-std::shared_ptr<const BoundCall> BoundCalls::find(const Call& call) {
+std::optional<BoundCall> BoundCalls::find(const Call& call) {
   const std::size_t hash = call.hash();
   Set& set = sets_[hash % kSets];
   const std::unique_lock lock(set.mutex, std::try_to_lock);
-  return lock ? set.find(hash, call) : nullptr;
+  const BoundCall* found = lock ? set.find(hash, call) : nullptr;
+  return found ? std::optional(*found) : std::nullopt;
 }
 
-void BoundCalls::keep(std::shared_ptr<const BoundCall> bound) {
-  const std::size_t hash = bound->call.hash();
+void BoundCalls::keep(const Call& call, const BoundCall& bound) {
+  const std::size_t hash = call.hash();
   Set& set = sets_[hash % kSets];
   const std::unique_lock lock(set.mutex, std::try_to_lock);
-  if (!lock || set.find(hash, bound->call)) return;
+  if (!lock || set.find(hash, call)) return;
+  if (!set.kept) set.kept = std::make_unique<std::array<std::optional<Kept>, kWays>>();
   set.hashes[set.oldest] = hash;
-  set.calls[set.oldest].swap(bound);  // what lay there is destroyed after the lock's end
+  (*set.kept)[set.oldest] = {call, bound};
   set.oldest = (set.oldest + 1) % kWays;
 }
 

@@ -38,12 +38,11 @@ struct Call {
   std::size_t hash() const;
 };
 
-/// A call after step 4 of the walk.
+/// What a call has become after step 4 of the walk.
 struct BoundCall {
-  Call call;
-  cuda::Kernel kernel{};
-  cuda::LaunchSpec spec{};
-  GemmArgs args{};
+  const cuda::Kernel* kernel;  ///< of Context::Impl::gemm_kernels, which forgets none
+  cuda::LaunchSpec spec;
+  GemmArgs args;
 };
 
 /// The last few calls of a context, at most kSets * kWays, by their arguments. Thread-safe; nobody waits.
@@ -51,19 +50,23 @@ class BoundCalls {
  public:
   static constexpr std::size_t kSets = 64, kWays = 4;
 
-  /// Null where the call is not kept, and sometimes where threads ask at the same time.
-  std::shared_ptr<const BoundCall> find(const Call& call);
+  /// Nothing where the call is not kept, and sometimes where threads ask at the same time.
+  std::optional<BoundCall> find(const Call& call);
   /// In the place of the oldest of its set.
-  void keep(std::shared_ptr<const BoundCall> bound);
+  void keep(const Call& call, const BoundCall& bound);
 
  private:
+  struct Kept {
+    Call call;
+    BoundCall bound;
+  };
   struct alignas(64) Set {
-    // Held to copy a pointer, never during a launch. Only tried: in the child of a fork it may stay locked for ever.
+    // Held to copy, never during a launch. Only tried: in the child of a fork it may stay locked for ever.
     std::mutex mutex;
     std::array<std::size_t, kWays> hashes{};
-    std::array<std::shared_ptr<const BoundCall>, kWays> calls;
+    std::unique_ptr<std::array<std::optional<Kept>, kWays>> kept;  ///< null until the first one comes
     std::size_t oldest = 0;
-    std::shared_ptr<const BoundCall> find(std::size_t hash, const Call& call) const;
+    const BoundCall* find(std::size_t hash, const Call& call) const;
   };
   std::array<Set, kSets> sets_;
 };

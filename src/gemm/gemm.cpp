@@ -50,9 +50,9 @@ cuda::LaunchSpec launch_spec(const GemmPlan& plan, const Call& call) {
 }
 
 /// Step 5.
-void launch(const BoundCall& bound, Stream stream) {
-  void* args = const_cast<GemmArgs*>(&bound.args);  // the driver reads them
-  cuda::launch(bound.kernel, bound.spec, stream, &args);
+void launch(BoundCall& bound, Stream stream) {
+  void* params = &bound.args;
+  cuda::launch(*bound.kernel, bound.spec, stream, &params);
 }
 
 /// A launch for each KGroupedArgs::kMaxGroups groups, the largest first.
@@ -91,20 +91,17 @@ void run(Context& context, const Call& call, const Problem& problem, Stream stre
   const Fp8Tensor a{call.a.data, scales.a()}, b{call.b.data, scales.b()};
   if (problem.layout == Layout::k_grouped)
     return run_k_grouped(kernel, chosen, problem, call, a, b, ks, device, stream);
-  const auto bound =
-      std::make_shared<BoundCall>(BoundCall{.call = call,
-                                            .kernel = kernel,
-                                            .spec = launch_spec(chosen, call),
-                                            .args = bind(chosen, problem, a, b, call.d, call.group_rows, call.c)});
-  bound->args.prefetch_b = call.programmatic && call.weights_are_constant && problem.k > 0;
-  launch(*bound, stream);
-  if (a == call.a && b == call.b) impl.bound_calls->keep(bound);  // no scales in memory that is gone when this returns
+  BoundCall bound{&kernel, launch_spec(chosen, call), bind(chosen, problem, a, b, call.d, call.group_rows, call.c)};
+  bound.args.prefetch_b = call.programmatic && call.weights_are_constant && problem.k > 0;
+  launch(bound, stream);
+  // Transposed scales lie in memory that is another one the next time.
+  if (a == call.a && b == call.b) impl.bound_calls->keep(call, bound);
 }
 
 /// Whether the call was made before and is on its way again. Steps 1 to 4 depend on nothing but a `Call`: they would end
 /// in the same kernel with the same arguments, and without an error, since what failed is not kept.
 bool launch_again(Context& context, const Call& call, Stream stream) {
-  const std::shared_ptr<const BoundCall> bound = context.impl().bound_calls->find(call);
+  std::optional<BoundCall> bound = context.impl().bound_calls->find(call);
   if (!bound) return false;
   const cuda::DeviceContext::Scope scope(*context.impl().cuda);
   launch(*bound, stream);
