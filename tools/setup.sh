@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building, the demo and the tests need and this machine lacks: Debian or Ubuntu packages, and from PyPI, into
 # .venv, what is no Debian package. Says nothing and does nothing where all is there.
-# Usage: setup.sh [--develop]   (also the tools for changing the code: clang-format 14, ccache)
+# Usage: setup.sh [--develop]   (also the tools for changing the code: clang-format 14, ccache, Google Benchmark)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 develop=${1:-}
@@ -27,6 +27,7 @@ missing_packages() {
   if [ "$develop" = --develop ]; then
     command -v clang-format-14 >/dev/null || echo clang-format-14
     command -v ccache >/dev/null || echo ccache
+    [ -e $header/benchmark/benchmark.h ] || echo libbenchmark-dev
   fi
 }
 
