@@ -174,9 +174,8 @@ Fp8Tensor Arguments::operand(nb::handle object, const char* name, const char* sc
   const auto item = [&](Py_ssize_t i) -> nb::handle {
     return is_tuple ? PyTuple_GetItem(object.ptr(), i) : PyList_GetItem(object.ptr(), i);
   };
-  Fp8Tensor out{tensor(item(0), name), {}};
-  if (const nb::handle scale = item(1); !scale.is_none()) out.scale = tensor(scale, scale_name);
-  return out;
+  // Made in place: copying what has just been written in small pieces takes longer than writing it.
+  return {tensor(item(0), name), item(1).is_none() ? TensorView{} : tensor(item(1), scale_name)};
 }
 
 void Arguments::set_bytes(nb::handle dtype) {
