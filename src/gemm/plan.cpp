@@ -145,9 +145,9 @@ std::vector<GemmConfig> candidates(const Problem& p, const DeviceInfo& device) {
   return configs;
 }
 
-// The numbers below were fitted to 4055 times: 230 kernels on 57 products with m = 1 … 1024, dense and of experts (H100,
-// 2026-11-23; clean L2 for m ≤ 128, cool beyond); the price of selects is from products with m = 4096, where 128×192 is best at
-// k = 512. The kernel that they choose took 2 % longer than the best in the mean.
+// The numbers below were fitted to some 6500 times: 132 kernels on 49 dense products with m = 1 … 4096, and 16 to 85 on 27 of
+// experts (H100, 2026-11-23; clean L2 for m ≤ 128, cool beyond). The kernel that they choose took 1.2 % longer than the best
+// in the mean.
 double estimate_us(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
   const double steps = static_cast<double>(div_up(div_up(p.k, kTileK), splits(c)));
   const auto units = static_cast<double>(expected_units(c, p));
@@ -159,39 +159,41 @@ double estimate_us(const GemmConfig& c, const Problem& p, const DeviceInfo& devi
   const int64_t rows = rows_of_group(p);
 
   // Clocks of a step: tensor cores or shared memory, which moves 128 bytes a clock for them and for TMA. One math
-  // warpgroup alone waits for its own wgmma before it promotes, which a second CTA makes up for. Or TMA, which brings an
-  // SM some 62 bytes a clock, or its latency. The rest is the price of bytes from L2, of selects, and of a multiplication
-  // more where each row of B has a scale.
-  const double wgmma = c.tile_m / 64 * 4, loaded = 128.0 * (c.tile_m + c.tile_n);
-  const double core = std::max(wgmma * c.tile_n / 2, (wgmma * (2048 + 32.0 * c.tile_n) + loaded) / 128);
-  const double alone = math_warpgroups(c) == 1 ? 157 + 0.30 * core + 1.50 * c.tile_n : 9 + 0.82 * core;
-  const double tma = 128.0 * static_cast<double>(std::min<int64_t>(c.tile_m, rows) + c.tile_n) / 62;
+  // warpgroup alone waits for its own wgmma before it promotes, which a second CTA makes up for; two overlap less where each
+  // has a single wave. Or TMA, which brings an SM some 60 bytes a clock, or its latency. The rest is the price of bytes from
+  // L2, of selects, and of a multiplication more where each row of B has a scale.
+  const double wgmma = c.tile_m / 64 * 4 * col_waves(c), loaded = 128.0 * (c.tile_m + c.tile_n);
+  const double core = std::max(wgmma * wave_cols(c) / 2, (wgmma * (2048 + 32.0 * wave_cols(c)) + loaded) / 128);
+  const bool one_wave = row_waves(c) * col_waves(c) == 1;
+  const double alone =
+      math_warpgroups(c) == 1 ? 111 + 0.254 * core + 1.97 * c.tile_n : 24 + 0.852 * core + (one_wave ? 17 : 0);
+  const double tma = 128.0 * static_cast<double>(std::min<int64_t>(c.tile_m, rows) + c.tile_n) / 60;
   const double l2_bytes = 128.0 * (c.tile_m / cluster_n(c) + c.tile_n / cluster_m(c));
-  const uint32_t block = scale_offset_step(c);  // columns that share a scale whatever the tile
-  const bool no_choice = scale_blocks_b(c) == 1 || block == kScaleRows || c.scale_rows_b == 1;
+  const uint32_t block = gcd(scale_offset_step(c), wave_cols(c));  // columns that share a scale whatever the tile
+  const bool no_choice = scale_blocks_b(c) == 1 || scale_offset_step(c) == kScaleRows || c.scale_rows_b == 1;
   const double selects = no_choice ? 0 : c.tile_n / block * (scale_blocks_b(c) - 1) * (c.tile_m / 64.0);
-  const double row_scales = c.scale_rows_b == 1 ? c.tile_m * c.tile_n * (row_waves(c) > 1 ? 0.026 : 0.033) : 0;
+  const double row_scales = c.scale_rows_b == 1 ? c.tile_m * c.tile_n * (one_wave ? 0.033 : 0.026) : 0;
   // Experts together are too large for L2, so their bytes cost more.
-  const double l2_price = p.layout == Layout::dense ? 0.00034 : 0.0059;
-  const double step = std::max({alone, neighbours * 0.84 * core, neighbours * tma, 1590.0 / c.stages}) + 7 * selects +
-                      row_scales + l2_price * l2_bytes * busy * neighbours;
-  const double end_of_tile = c.tile_m * c.tile_n * (0.114 * d_bytes(c) / 2 + (c.split_k ? 0.34 : 0));
-  const double busy_us = rounds * (steps * step + end_of_tile) / (device.clock_ghz * 1e3) + 3.3;
+  const double l2_price = p.layout == Layout::dense ? 0.00041 : 0.00112;
+  const double step = std::max({alone, neighbours * 0.58 * core, neighbours * tma, 1445.0 / c.stages}) +
+                      6.27 * selects + row_scales + l2_price * l2_bytes * busy * neighbours;
+  const double end_of_tile =
+      c.tile_m * c.tile_n * (0.108 * d_bytes(c) / 2 + (c.split_k ? 0.318 : 0) + (col_waves(c) > 1 ? 0.024 : 0));
+  const double busy_us = rounds * (steps * step + end_of_tile) / (device.clock_ghz * 1e3) + 3.05;
 
   const int d_accesses = p.accumulate ? 2 : 1;
   const int64_t all_rows = rows * walks(p);
   const double bytes =
       static_cast<double>((all_rows + p.n * p.groups) * p.k + all_rows * p.n * size_of(p.d_type) * d_accesses);
-  // SMs without work read nothing; narrow tiles that reach beyond n make the SMs' shares uneven.
-  const double idle = std::clamp(rounds * fit / std::max(units, 1.0), 1.0, 4.0);
+  // Narrow tiles that reach beyond n make the SMs' shares uneven.
   const double covered =
       static_cast<double>(units_n(c, p) * c.tile_n * cluster_n(c)) / static_cast<double>(std::max<int64_t>(p.n, 1));
-  const double uneven = std::pow(idle, 0.11) * (c.tile_m > 64 ? 1 : std::pow(covered, 2.8));
-  const double memory_us = uneven * bytes / (0.937 * device.hbm_gbytes_per_s * 1e3) + 0.7;
+  const double uneven = c.tile_m > 64 ? 1 : std::pow(covered, 0.8);
+  const double memory_us = uneven * bytes / (0.924 * device.hbm_gbytes_per_s * 1e3);
 
-  // The two overlap, so the longer one counts, and a little of both where they are equal.
-  const double both_us = std::pow(std::pow(busy_us, 6.7) + std::pow(memory_us, 6.7), 1 / 6.7);
-  return both_us * (c.split_k ? 1.02 : c.cluster > 1 ? 1.005 : 1.0);
+  // The two overlap, so the longer one counts, and some of both where they are equal.
+  const double both_us = std::cbrt(std::pow(busy_us, 3) + std::pow(memory_us, 3));
+  return both_us * (c.split_k ? 1.036 : c.multicast == Multicast::a ? 1.005 : c.cluster > 1 ? 1.0014 : 1.0);
 }
 
 std::vector<GemmConfig> kernels_for(const Problem& problem, const DeviceInfo& device) {
