@@ -74,6 +74,11 @@ def table(report):
     return "\n".join(lines)
 
 
+def digest_of(report):
+    """Google Benchmark keeps what is not its own under "context"."""
+    return report.get("digest") or report.get("context", {}).get("digest")
+
+
 def check(document, root=ROOT):
     """What is wrong with the reports that `document` quotes, one line each."""
     quoted = sorted(set(re.findall(r"bench/results/[\w.-]+\.json", Path(document).read_text())))
@@ -83,7 +88,7 @@ def check(document, root=ROOT):
         path = root / name
         if not path.is_file():
             wrong.append(f"{document} quotes {name}, which does not exist")
-        elif (digest := json.loads(path.read_text()).get("digest")) != current:
+        elif (digest := digest_of(json.loads(path.read_text()))) != current:
             wrong.append(f"{document} quotes {name}, measured with sources {digest}; the tree is at {current}: run it again")
     return quoted, wrong
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what building, the demo and the tests need and this machine lacks: Debian or Ubuntu packages, and from PyPI, into
 # .venv, what is no Debian package. Says nothing and does nothing where all is there.
-# Usage: setup.sh [--develop]   (also the tools for changing the code: clang-format 14, ccache, Google Benchmark)
+# Usage: setup.sh [--develop]   (also the tools for changing the code: clang-format 14, ccache, Google
+# Benchmark, nvdisasm)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 develop=${1:-}
@@ -82,3 +83,8 @@ mapfile -t packages < <(missing_packages)
 [ ${#packages[@]} = 0 ] || install_packages "${packages[@]}"
 .venv/bin/python -c 'import numpy, safetensors' 2>/dev/null || install_python numpy safetensors
 has_nvrtc || install_python "$(nvrtc_package)"
+if [ "$develop" = --develop ] && [ ! -x .venv/bin/nvdisasm ] && ! command -v nvdisasm >/dev/null &&
+  [ ! -x /usr/local/cuda/bin/nvdisasm ]; then
+  install_python nvidia-cuda-nvdisasm
+  ln -sf "$(find "$PWD/.venv/" -path '*/bin/nvdisasm' | head -1)" .venv/bin/nvdisasm
+fi
