@@ -43,7 +43,7 @@ DG_CUDA_FUNCTIONS(FAKE_DECLARE)
 
 extern "C" const char* fake_driver_log() { return recorded.c_str(); }
 extern "C" void fake_driver_clear() { recorded.clear(); }
-/// Called with the parameters of each launch, where it is set.
+/// Called with the parameters of each product's launch, where it is set: no other kernel has dynamic shared memory.
 extern "C" {
 void (*fake_driver_on_launch)(void** params) = nullptr;
 }
@@ -164,7 +164,7 @@ Result fake_cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Function, i
   return *blocks = 3, call("cuOccupancyMaxActiveBlocksPerMultiprocessor", threads, smem_bytes);
 }
 Result fake_cuLaunchKernelEx(const LaunchConfig* config, Function function, void** params, void** extra) {
-  if (fake_driver_on_launch) fake_driver_on_launch(params);
+  if (fake_driver_on_launch && config->smem_bytes > 0) fake_driver_on_launch(params);
   call("params", *static_cast<int*>(params[0]), value_of(function), value_of(extra));
   return record_launch("cuLaunchKernelEx", config);
 }

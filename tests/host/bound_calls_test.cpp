@@ -2,6 +2,7 @@
 #include "gemm/bound_calls.h"
 
 #include <atomic>
+#include <cstddef>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
@@ -73,6 +74,17 @@ void run(Context& context, const Grouped& c) {
     m_grouped_fp8_gemm_nt_masked(context, c.a, c.b, c.d, c.groups_of, c.expected_m, c.options);
 }
 
+/// The arguments of a product's launch, without what happens to lie between the fields.
+std::string bytes_of(void** params) {
+  std::string bytes(static_cast<const char*>(params[0]), sizeof(GemmArgs));
+  const auto clear = [&](std::size_t from, std::size_t to) { bytes.replace(from, to - from, to - from, '\0'); };
+  constexpr std::size_t kWork = offsetof(GemmArgs, work);
+  clear(offsetof(GemmArgs, prefetch_b) + sizeof(bool), kWork);
+  clear(kWork + offsetof(Work, zero_padding) + sizeof(bool), kWork + offsetof(Work, layout));
+  clear(kWork + sizeof(Work), sizeof(GemmArgs));
+  return bytes;
+}
+
 // Of the fake driver's last launch.
 std::string last_args;
 
@@ -98,7 +110,7 @@ class Gpu {
     context_ = std::make_unique<Context>(
         kGpu, ContextOptions{.cache_dirs = {compiler.cache.path().string()}, .compiler = CompilerChoice::nvcc});
     *static_cast<void (**)(void**)>(test::fake_symbol("fake_driver_on_launch")) = [](void** params) {
-      last_args.assign(static_cast<const char*>(params[0]), sizeof(GemmArgs));
+      last_args = bytes_of(params);
     };
   }
   Context& context() { return *context_; }
@@ -441,7 +453,7 @@ DG_FAKE_DRIVER_TEST(BoundCalls, EightThreadsOneContext) {
   static std::vector<std::string> launched;
   *static_cast<void (**)(void**)>(test::fake_symbol("fake_driver_on_launch")) = [](void** params) {
     const std::scoped_lock lock(mutex);
-    launched.emplace_back(static_cast<const char*>(params[0]), sizeof(GemmArgs));
+    launched.push_back(bytes_of(params));
   };
   std::latch start(kThreads);
   std::vector<std::jthread> threads;
