@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,7 +16,6 @@
 #include "gemm_support.h"
 #include "jit/jit.h"
 #include "jit/process.h"
-#include "text.h"
 
 namespace deep_gemm {
 namespace {
