@@ -70,6 +70,7 @@ struct Ring {
   DG_DEVICE void wait_full(Position at, const Tile& tile = {}) const {
     wait_phase(full + at.slot, at.phase, name, "full", at.slot, tile);
   }
+  DG_DEVICE bool is_full(Position at) const { return ptx::mbarrier_test_wait_parity(full + at.slot, at.phase); }
   /// By whoever fills the slots, at the end: returns when all slots are empty, so that no arrival and no multicast of
   /// another CTA is still on its way here and the CTA may exit.
   DG_DEVICE void drain(Position at) const {

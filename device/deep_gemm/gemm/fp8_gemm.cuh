@@ -84,6 +84,10 @@ struct Fp8Gemm {
   static constexpr uint32_t kMathThreads = math_threads(C);
   static constexpr uint32_t kRowWaves = row_waves(C), kColWaves = col_waves(C), kWaves = kRowWaves * kColWaves;
   static constexpr bool kRowScalesB = C.scale_rows_b == 1;
+  // ptxas multiplies a step's scales as soon as it can, between the first wgmma and the second, and there waits for them. So
+  // they are loaded before the first one, which a second wave makes up for, or after the last one (__syncwarp keeps them
+  // there). Either is 2 to 4 % faster (H100, 2026-11-23).
+  static constexpr bool kScalesFirst = kWaves > 1 && !kRowScalesB;
   using Args = typename ArgsOf<C.layout>::Type;
   using Stages = Ring<C.stages, 1, kMathThreads / 32 * sharers(C)>;
   using Panels = PanelRing<C>;
@@ -216,7 +220,7 @@ struct Fp8Gemm {
     Scheduler tiles = scheduler(args);
     BlockScales<C> block_scales;
     Tile next;
-    bool more = tiles.pop(next);
+    bool more = tiles.pop(next), is_full = false;
     if (!kRowScalesB && more) block_scales.fetch(args, next, steps(args, next), 0);
     while (more) {
       const Tile tile = next;
@@ -234,7 +238,10 @@ struct Fp8Gemm {
       };
       const auto step = [&](bool is_first, uint32_t i) __attribute__((always_inline)) {
         float scale_a[kRowWaves][2], scale_b[scales_b(C)];
-        ring.wait_full(at, tile);
+        if constexpr (kScalesFirst) block_scales.get(scale_b, i);
+        if (!is_full) ring.wait_full(at, tile);
+        const uint8_t* slot_of_scales_a = scale_a_ring + at.slot * scale_a_stage_bytes(C) + scale_a_skip(tile);
+        if constexpr (kScalesFirst) load_scales_a(scale_a, slot_of_scales_a);
 #pragma unroll
         for (uint32_t wave = 0; wave < kWaves; ++wave) {
           const uint32_t row_wave = wave / kColWaves, first_col = wave % kColWaves * wave_cols(C);
@@ -244,20 +251,26 @@ struct Fp8Gemm {
           ptx::wgmma_fence();
           ptx::WgmmaFp8<wave_cols(C)>::multiply_block(partial, a, b);
           if (wave == 0) {  // while the tensor cores work
-            load_scales_a(scale_a, scale_a_ring + at.slot * scale_a_stage_bytes(C) + scale_a_skip(tile));
-            if constexpr (kRowScalesB) {
-              load_scales_b(scale_b, scale_b_ring + at.slot * scale_b_stage_bytes(C));
-            } else {
-              block_scales.get(scale_b, i);
+            if constexpr (!kScalesFirst) {
+              __syncwarp();
+              load_scales_a(scale_a, slot_of_scales_a);
+              if constexpr (kRowScalesB) {
+                load_scales_b(scale_b, scale_b_ring + at.slot * scale_b_stage_bytes(C));
+              } else {
+                block_scales.get(scale_b, i);
+              }
             }
             if (is_first) more = tiles.pop(next);
             if (is_first && !kRowScalesB) fetch_after(0);
           }
           ptx::WgmmaFp8<wave_cols(C)>::wait(partial);
-          if (wave + 1 == kWaves) release<sharers(C)>(ring, at);
+          if (wave + 1 == kWaves) {
+            release<sharers(C)>(ring, at);
+            at.advance();
+            is_full = ring.is_full(at);  // asked now, since the answer takes 80 clocks and promotion as long
+          }
           promote<C>(is_first, offset, first_col, sum[row_wave], partial, scale_a[row_wave], scale_b);
         }
-        at.advance();
       };
 
       if constexpr (!kRowScalesB) block_scales.turn();

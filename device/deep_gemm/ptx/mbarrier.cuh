@@ -51,7 +51,16 @@ DG_DEVICE bool mbarrier_try_wait_parity(uint64_t* bar, uint32_t parity) {
                : "memory");
   return done;
 }
-// The same, spinning until the phase completes.
+// mbarrier.test_wait.parity.shared::cta.b64 p, [addr], parity;   PTX ISA 7.1, sm_80; returns at once
+DG_DEVICE bool mbarrier_test_wait_parity(uint64_t* bar, uint32_t parity) {
+  uint32_t done;
+  asm volatile("{\n.reg .pred p;\nmbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
+               : "=r"(done)
+               : "r"(smem_addr(bar)), "r"(parity)
+               : "memory");
+  return done;
+}
+// mbarrier.try_wait.parity, spinning until the phase completes.
 DG_DEVICE void mbarrier_wait_parity(uint64_t* bar, uint32_t parity) {
   asm volatile(
       "{\n.reg .pred p;\nWAIT_%=:\nmbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@!p bra WAIT_%=;\n}" ::"r"(
