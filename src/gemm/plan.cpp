@@ -44,11 +44,44 @@ int64_t units_m(const GemmConfig& c, const Problem& p) {
 }
 int64_t units_n(const GemmConfig& c, const Problem& p) { return div_up(p.n, int64_t{c.tile_n} * cluster_n(c)); }
 
-/// Units of all groups. That loads differ is not counted: a spread of them around the mean made worse choices.
+/// How many units there will be; masked groups differ from the hint.
+struct Units {
+  double mean, deviation;
+};
+
+/// ceil(rows / step) of a masked group. The hint is the groups' mean, and their rows are taken for evenly spread over 0.7 to
+/// 1.3 of it, as DeepGEMM's benchmark draws them: a tile that the hint just fills has a second one above it in every other
+/// group.
+Units units_of_group(int64_t hint, int64_t step) {
+  const double low = 0.7 * static_cast<double>(hint) / static_cast<double>(step), high = low * 1.3 / 0.7;
+  double mean = 0, square = 0;
+  for (double units = std::max(1.0, std::ceil(low)); units - 1 < high; ++units) {
+    const double share = (std::min(high, units) - std::max(low, units - 1)) / (high - low);
+    mean += share * units;
+    square += share * units * units;
+  }
+  return {mean, std::sqrt(std::max(0.0, square - mean * mean))};
+}
+
+/// Units of all groups.
 /// Contiguous tiles that are cut count twice: that of every second group, if its end falls anywhere.
-int64_t expected_units(const GemmConfig& c, const Problem& p) {
+Units expected_units(const GemmConfig& c, const Problem& p) {
+  const auto groups = static_cast<double>(walks(p)), wide = static_cast<double>(units_n(c, p));
+  if (p.layout == Layout::masked && p.groups > 2) {  // a hint for one or two is taken for exact
+    const Units each = units_of_group(rows_of_group(p), int64_t{c.tile_m} * cluster_m(c));
+    return {each.mean * groups * wide, each.deviation * std::sqrt(groups) * wide};
+  }
   const int64_t cut = c.layout == Layout::contiguous && cuts_tiles(c) ? p.groups / 2 : 0;
-  return (walks(p) * units_m(c, p) + cut) * units_n(c, p);
+  return {(groups * static_cast<double>(units_m(c, p)) + static_cast<double>(cut)) * wide, 0};
+}
+
+/// The mean number of rounds of `fit` units at a time, normally distributed: the sum over r of the chance of more than r.
+double expected_rounds(const Units& units, double fit) {
+  if (units.deviation == 0) return std::ceil(units.mean / fit);
+  double rounds = 1;
+  for (double r = 1; r * fit < units.mean + 3 * units.deviation; ++r)
+    rounds += 0.5 * std::erfc((r * fit - units.mean) / (units.deviation * std::sqrt(2.0)));
+  return rounds;
 }
 
 /// The most units that may be in flight: what bounds the grid. The host does not know how many there are in groups.
@@ -62,6 +95,12 @@ int64_t most_units(const GemmConfig& c, const Problem& p) {
 int best_raster(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
   const int64_t in_flight = clusters(c, p, device);
   const int64_t wide = std::max<int64_t>(units_n(c, p), 1), tall = std::max<int64_t>(units_m(c, p), 1);
+  // Where A stays in L2 with room to spare, a round takes whole columns and B is read once, by all who need it at a time: 1
+  // to 8 % less time for 4096×24576×1536 and 4096×32768×512 (H100, 2026-11-23).
+  if (p.layout == Layout::dense && p.m * p.k < device.l2_bytes / 8)
+    return static_cast<int>(std::clamp<int64_t>(in_flight / tall, 1, wide));
+  // Where groups are a few tiles high, all tiles of a group take the same columns of its B at a time: up to 15 % less time.
+  if ((p.layout == Layout::masked || p.layout == Layout::offsets) && tall * 3 <= in_flight) return 1;
   int64_t best = 1, least = INT64_MAX;
   for (int64_t width = 1; width <= std::min<int64_t>(wide, in_flight); ++width) {
     const int64_t height = std::min(tall, div_up(in_flight, width));
@@ -69,8 +108,11 @@ int best_raster(const GemmConfig& c, const Problem& p, const DeviceInfo& device)
     const int64_t rows = std::min(wide, width * bands) * c.tile_n * cluster_n(c) + height * c.tile_m * cluster_m(c);
     if (rows <= least) least = rows, best = width;
   }
-  if (p.layout != Layout::contiguous || p.m / p.groups * p.k < device.l2_bytes) return static_cast<int>(best);
-  // A band walks down groups whose rows of A do not stay in L2 until the next band: as few bands as L2 has room for B.
+  if (p.layout != Layout::contiguous) return static_cast<int>(best);
+  // Groups of one tile come one after the other. A band walks down groups whose rows of A do not stay in L2 until the next
+  // band: as few bands as L2 has room for B.
+  if (p.m / p.groups <= c.tile_m) return static_cast<int>(wide);
+  if (p.m / p.groups * p.k < device.l2_bytes) return static_cast<int>(best);
   const int64_t fitting = device.l2_bytes * 6 / 10 / std::max<int64_t>(c.tile_n * cluster_n(c) * p.k, 1);
   return static_cast<int>(std::clamp<int64_t>(fitting, best, wide));
 }
@@ -145,13 +187,14 @@ std::vector<GemmConfig> candidates(const Problem& p, const DeviceInfo& device) {
   return configs;
 }
 
-// The numbers below were fitted to some 6500 times: 132 kernels on 49 dense products with m = 1 … 4096, and 16 to 85 on 27 of
-// experts (H100, 2026-11-23; clean L2 for m ≤ 128, else cool); the last one to 200 other products, bench/shapes/plan.csv.
+// The numbers below were fitted to some 13000 times: 132 kernels on 49 dense products with m = 1 … 4096, 24 on the 200 of
+// bench/shapes/plan.csv, and 16 to 85 on 27 of experts (H100, 2026-11-23; clean L2 for m ≤ 128, else cool).
 double estimate_us(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
   const double steps = static_cast<double>(div_up(div_up(p.k, kTileK), splits(c)));
-  const auto units = static_cast<double>(expected_units(c, p));
+  const Units all_units = expected_units(c, p);
+  const double units = all_units.mean;
   const int fit = clusters(c, p, device);
-  const double rounds = std::ceil(units / fit);
+  const double rounds = expected_rounds(all_units, fit);
   const double busy = std::min(1.0, units / fit);
   // CTAs that are on an SM at the same time.
   const double neighbours = std::min<double>(c.ctas_per_sm, std::ceil(units * c.cluster / usable_sms(p, device)));
@@ -159,26 +202,26 @@ double estimate_us(const GemmConfig& c, const Problem& p, const DeviceInfo& devi
 
   // Clocks of a step: tensor cores or shared memory, which moves 128 bytes a clock for them and for TMA. One math
   // warpgroup alone waits for its own wgmma before it promotes, which a second CTA makes up for; two overlap less where each
-  // has a single wave. Or TMA, which brings an SM some 60 bytes a clock, or its latency. The rest is the price of bytes from
+  // has a single wave. Or TMA, which brings an SM some 67 bytes a clock, or its latency. The rest is the price of bytes from
   // L2, of selects, and of a multiplication more where each row of B has a scale.
   const double wgmma = c.tile_m / 64 * 4 * col_waves(c), loaded = 128.0 * (c.tile_m + c.tile_n);
   const double core = std::max(wgmma * wave_cols(c) / 2, (wgmma * (2048 + 32.0 * wave_cols(c)) + loaded) / 128);
   const bool one_wave = row_waves(c) * col_waves(c) == 1;
   const double alone =
-      math_warpgroups(c) == 1 ? 111 + 0.254 * core + 1.97 * c.tile_n : 24 + 0.852 * core + (one_wave ? 17 : 0);
-  const double tma = 128.0 * static_cast<double>(std::min<int64_t>(c.tile_m, rows) + c.tile_n) / 60;
+      math_warpgroups(c) == 1 ? 106 + 0.270 * core + 2.30 * c.tile_n : 18 + 0.822 * core + (one_wave ? 10.5 : 0);
+  const double tma = 128.0 * static_cast<double>(std::min<int64_t>(c.tile_m, rows) + c.tile_n) / 67;
   const double l2_bytes = 128.0 * (c.tile_m / cluster_n(c) + c.tile_n / cluster_m(c));
   const uint32_t block = gcd(scale_offset_step(c), wave_cols(c));  // columns that share a scale whatever the tile
   const bool no_choice = scale_blocks_b(c) == 1 || scale_offset_step(c) == kScaleRows || c.scale_rows_b == 1;
   const double selects = no_choice ? 0 : c.tile_n / block * (scale_blocks_b(c) - 1) * (c.tile_m / 64.0);
   const double row_scales = c.scale_rows_b == 1 ? c.tile_m * c.tile_n * (one_wave ? 0.033 : 0.026) : 0;
   // Experts together are too large for L2, so their bytes cost more.
-  const double l2_price = p.layout == Layout::dense ? 0.00041 : 0.00112;
-  const double step = std::max({alone, neighbours * 0.58 * core, neighbours * tma, 1445.0 / c.stages}) +
-                      6.27 * selects + row_scales + l2_price * l2_bytes * busy * neighbours;
+  const double l2_price = p.layout == Layout::dense ? 0.00050 : 0.00119;
+  const double step = std::max({alone, neighbours * 0.636 * core, neighbours * tma, 1731.0 / c.stages}) +
+                      6.15 * selects + row_scales + l2_price * l2_bytes * busy * neighbours;
   const double end_of_tile =
-      c.tile_m * c.tile_n * (0.108 * d_bytes(c) / 2 + (c.split_k ? 0.318 : 0) + (col_waves(c) > 1 ? 0.024 : 0));
-  const double busy_us = rounds * (steps * step + end_of_tile) / (device.clock_ghz * 1e3) + 3.05;
+      c.tile_m * c.tile_n * (0.0913 * d_bytes(c) / 2 + (c.split_k ? 0.484 : 0) + (col_waves(c) > 1 ? 0.020 : 0));
+  const double busy_us = rounds * (steps * step + end_of_tile) / (device.clock_ghz * 1e3) + 4.80;
 
   const int d_accesses = p.accumulate ? 2 : 1;
   const int64_t all_rows = rows * walks(p);
@@ -187,15 +230,18 @@ double estimate_us(const GemmConfig& c, const Problem& p, const DeviceInfo& devi
   // Narrow tiles that reach beyond n make the SMs' shares uneven.
   const double covered =
       static_cast<double>(units_n(c, p) * c.tile_n * cluster_n(c)) / static_cast<double>(std::max<int64_t>(p.n, 1));
-  const double uneven = c.tile_m > 64 ? 1 : std::pow(covered, 0.8);
-  const double memory_us = uneven * bytes / (0.924 * device.hbm_gbytes_per_s * 1e3);
+  const double uneven = c.tile_m > 64 ? 1 : covered;
+  const double memory_us = uneven * bytes / (0.906 * device.hbm_gbytes_per_s * 1e3) + 1.37;
 
   // The two overlap, so the longer one counts, and some of both where they are equal.
   const double both_us = std::cbrt(std::pow(busy_us, 3) + std::pow(memory_us, 3));
-  const double in_cluster = c.split_k ? 1.036 : c.multicast == Multicast::a ? 1.005 : c.cluster > 1 ? 1.0014 : 1.0;
+  const double in_cluster = c.split_k                     ? 1.041
+                            : c.multicast == Multicast::a ? (p.layout == Layout::dense ? 1.005 : 1.0084)
+                            : c.cluster > 1               ? 1.0015
+                                                          : 1.0;
   // Tiles one above the other read B again.
   const bool b_again = c.tile_m == 64 && c.ctas_per_sm > 1 && !c.split_k && rows > 64;
-  return both_us * in_cluster * (b_again ? 1.15 : 1.0);
+  return both_us * in_cluster * (b_again ? 1.07 : 1.0);
 }
 
 std::vector<GemmConfig> kernels_for(const Problem& problem, const DeviceInfo& device) {
@@ -220,25 +266,37 @@ std::vector<GemmConfig> kernels_for(const Problem& problem, const DeviceInfo& de
     for (const GemmConfig& c : all) times[i].push_back(estimate_us(c, at, device));
     best[i] = *std::min_element(times[i].begin(), times[i].end());
   }
-  // Greedily: the config that takes most of the remaining regret away, until none is left or there are kMaxKernels.
-  std::array<double, kRowLadder.size()> covered;
-  covered.fill(1e9);
-  std::vector<GemmConfig> chosen;
-  while (chosen.size() < kMaxKernels) {
-    std::size_t winner = all.size();
-    double least = 0, before = 0;
-    for (std::size_t i = 0; i < kRowLadder.size(); ++i) before += covered[i] / best[i];
-    least = before;
-    for (std::size_t j = 0; j < all.size(); ++j) {
-      double regret = 0;
-      for (std::size_t i = 0; i < kRowLadder.size(); ++i) regret += std::min(covered[i], times[i][j]) / best[i];
-      if (regret < least - 1e-9) least = regret, winner = j;
+  // The fewest regrets over the ladder: greedily, then exchanging one for another while that helps.
+  const auto regret_of = [&](const std::vector<std::size_t>& some) {
+    double sum = 0;
+    for (std::size_t i = 0; i < kRowLadder.size(); ++i) {
+      double least = 100 * best[i];
+      for (const std::size_t j : some) least = std::min(least, times[i][j]);
+      sum += least / best[i];
     }
-    if (winner == all.size()) break;
-    chosen.push_back(all[winner]);
-    for (std::size_t i = 0; i < kRowLadder.size(); ++i) covered[i] = std::min(covered[i], times[i][winner]);
+    return sum;
+  };
+  std::vector<std::size_t> chosen;
+  double regret = regret_of(chosen);
+  const auto improve = [&](std::size_t slot) {  // the best config for a slot, if it takes regret away
+    std::vector<std::size_t> some = chosen;
+    if (slot == some.size()) some.push_back(0);
+    bool improved = false;
+    for (std::size_t j = 0; j < all.size(); ++j) {
+      some[slot] = j;
+      if (const double now = regret_of(some); now < regret - 1e-9) regret = now, chosen = some, improved = true;
+    }
+    return improved;
+  };
+  while (chosen.size() < kMaxKernels && improve(chosen.size())) {
   }
-  return chosen;
+  for (bool improved = true; improved;) {
+    improved = false;
+    for (std::size_t slot = 0; slot < chosen.size(); ++slot) improved |= improve(slot);
+  }
+  std::vector<GemmConfig> configs;
+  for (const std::size_t j : chosen) configs.push_back(all[j]);
+  return configs;
 }
 
 GemmPlan plan_among(const std::vector<GemmConfig>& kernels, const Problem& problem, const DeviceInfo& device) {
@@ -249,7 +307,7 @@ GemmPlan plan_among(const std::vector<GemmConfig>& kernels, const Problem& probl
          device.name, usable_sms(problem, device), device.smem_bytes);
   GemmPlan chosen = make_plan(order.front().config, problem, device);
   const GemmConfig& c = chosen.config;
-  const int64_t tiles = expected_units(c, problem) * sharers(c);
+  const auto tiles = static_cast<int64_t>(std::ceil(expected_units(c, problem).mean)) * sharers(c);
   chosen.reason =
       fmt::format("{}{} tiles of {}×{} in {} round(s) on {} CTAs, fastest by estimate of {} kernels for this n and k",
                   walks(problem) > 1 ? "about " : "", tiles, c.tile_m, c.tile_n,

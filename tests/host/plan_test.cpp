@@ -186,6 +186,35 @@ TEST(Plan, KGroupedProductsOfAnyDepthShareAKernel) {
   for (p.k = 0; p.k < 20000; p.k += 777) EXPECT_EQ(plan(p, DeviceInfo::h100()).config, config) << p.k;
 }
 
+TEST(Plan, AHintForSeveralGroupsIsTheirMean) {
+  const GemmConfig tall{.layout = Layout::masked, .tile_m = 256, .stages = 3};
+  const auto cost_of_filling = [&](int64_t groups) {
+    Problem p{.m = 4096, .n = 4096, .k = 7168, .layout = Layout::masked};
+    p.groups = groups;
+    p.expected_m = 190;  // 1.3 times that still fits one tile
+    const double below = estimate_us(tall, p, DeviceInfo::h100());
+    p.expected_m = 256;
+    return estimate_us(tall, p, DeviceInfo::h100()) / below;
+  };
+  EXPECT_LT(cost_of_filling(1), 1.05);
+  EXPECT_GT(cost_of_filling(8), 1.3);
+}
+
+TEST(Plan, TilesThatShareRowsOfBRunAtTheSameTime) {
+  const DeviceInfo h100 = DeviceInfo::h100();
+  const auto raster = [&](const Problem& p, int tile_m) {
+    return plan(p, h100, GemmConfig{.layout = p.layout, .tile_m = tile_m, .stages = 3}).raster_tiles;
+  };
+  Problem experts{.m = 4096, .n = 4096, .k = 7168, .layout = Layout::masked};
+  experts.groups = 4, experts.expected_m = 256;
+  EXPECT_EQ(raster(experts, 128), 1);
+  experts.layout = Layout::offsets, experts.m = 4 * 256;
+  EXPECT_EQ(raster(experts, 128), 1);
+  experts.layout = Layout::contiguous, experts.groups = 8;  // a tile each
+  EXPECT_EQ(raster(experts, 128), 4096 / 128);
+  EXPECT_EQ(raster({.m = 4096, .n = 24576, .k = 1536}, 256), 132 / 16);  // A stays in L2: whole columns of 16 tiles
+}
+
 TEST(Plan, RespectsTheNumberOfSms) {
   for (const DeviceInfo& device : devices())
     for (const int num_sms : {1, 2, 3, 7, 19, 66, 131, 132, 133, 1000})

@@ -11,7 +11,8 @@
 //             d_full[slot]:  1 arrival of each math warp that has staged its part of a panel of D. The store warp waits.
 //             d_empty[slot]: 1 arrival of the store warp when the panel has been read. Math threads wait on it.
 // Timeline    load:  [tile] pop → [step] wait empty → announce bytes → A, B, scale_a by TMA
-//             math:  [tile] → [step] wait full → [wave] 4 wgmma, promote → release → [end of tile]
+//             math:  [tile] → [step] wait full → [wave] 4 wgmma, after the last release and ask for the next stage, promote
+//                    → [end of tile]
 //                    → [panel] wait d_empty → round into shared memory → arrive d_full
 //             store: [tile] pop → [panel] wait d_full → TMA → wait until it has read → arrive d_empty
 //             The load role runs up to `stages` steps ahead, across tiles: while a tile is staged, the next one's first
