@@ -1,29 +1,10 @@
 #include "context_impl.h"
 
-#include <cstdint>
-
 #include "gemm/bound_calls.h"
 #include "gemm/plan.h"
+#include "hash.h"
 
 namespace deep_gemm {
-
-namespace {
-
-class Hash {
- public:
-  /// A number or an enumerator.
-  template <class T>
-  void add(T value) {
-    hash_ = (hash_ ^ static_cast<uint64_t>(value)) * 0x9e3779b97f4a7c15u;
-    hash_ ^= hash_ >> 32;
-  }
-  std::size_t value() const { return hash_; }
-
- private:
-  uint64_t hash_ = 0;
-};
-
-}  // namespace
 
 std::size_t ConfigHash::operator()(const GemmConfig& config) const {
   Hash hash;

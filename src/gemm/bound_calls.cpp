@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#include "hash.h"
+
 namespace deep_gemm {
 
 Call::Call(Layout layout_in, const Fp8Tensor& a_in, const Fp8Tensor& b_in, const TensorView& d_in,
@@ -36,15 +38,11 @@ Call::Call(Layout layout_in, const Fp8Tensor& a_in, const Fp8Tensor& b_in, const
       config(options.config) {}
 
 std::size_t Call::hash() const {
-  std::size_t hash = 0;
-  const auto add = [&](auto value) {
-    hash = (hash ^ static_cast<std::size_t>(value)) * 0x9e3779b97f4a7c15u;
-    hash ^= hash >> 32;
-  };
+  Hash hash;
   for (const TensorView* view : {&a.data, &a.scale, &b.data, &d, &group_rows.tensor})
-    add(reinterpret_cast<std::uintptr_t>(view->data));
-  add(d.shape[0]), add(d.shape[1]), add(expected_m);
-  return hash;
+    hash.add(reinterpret_cast<std::uintptr_t>(view->data));
+  hash.add(d.shape[0]), hash.add(d.shape[1]), hash.add(expected_m);
+  return hash.value();
 }
 
 const BoundCall* BoundCalls::Set::find(std::size_t hash, const Call& call) const {

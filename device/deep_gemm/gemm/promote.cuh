@@ -13,6 +13,7 @@ DG_HD constexpr uint32_t scales_b(const GemmConfig& c) {
 
 /// sum += scale_a · scale_b · partial for one wave of a warpgroup. A thread's accumulator i holds row
 /// `lane / 4 + 8 · (i / 2 % 2)` and column `i / 4 · 8 + lane % 4 · 2 + i % 2` (PTX ISA, "Register fragments", m64nNk32).
+/// `is_first`: sum = instead. `first_col`: of the wave within the tile.
 /// `offset`: the tile's first column within its block of 128 columns of B's scales, a multiple of scale_offset_step. A tile
 /// whose width does not divide 128 starts at different places in those blocks, so groups of that many columns select
 /// their scale: two selects for 8 to 32 FFMA. (A branch a step to code for each offset cost 20 % more time, H100.)
