@@ -112,7 +112,7 @@ def process(folder: str | None) -> list[dict[str, Any]]:
     if folder:
         environment["PYTHONPATH"] = folder + os.pathsep + environment.get("PYTHONPATH", "")
     command = [sys.executable, __file__, "--measure"]
-    workers = [subprocess.Popen([*command, str(i)], env=environment, stdout=subprocess.DEVNULL) for i in range(WORKERS)]
+    workers = [subprocess.Popen([*command, "--worker", str(i)], env=environment, stdout=subprocess.DEVNULL) for i in range(WORKERS)]
     if any([worker.wait() for worker in workers]):
         raise RuntimeError(f"{folder or 'this package'}: a call failed")
     done = subprocess.run(command, env=environment, text=True, stdout=subprocess.PIPE, check=True)
@@ -124,10 +124,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--deepgemm", metavar="DIR", help="folder with DeepGEMM's package")
     parser.add_argument("--output", type=Path, metavar="FILE", help="report to write")
-    parser.add_argument("--measure", type=int, nargs="?", const=-1, help=argparse.SUPPRESS)  # by the processes of its own
+    # Of the processes that it starts:
+    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.measure is not None:
-        print(json.dumps(measure(None if given.measure < 0 else given.measure)))
+    if given.measure:
+        print(json.dumps(measure(given.worker)))
         return
     if not given.deepgemm or not given.output:
         parser.error("--deepgemm and --output are needed")
