@@ -54,6 +54,7 @@ struct Units {
 /// group.
 Units units_of_group(int64_t hint, int64_t step) {
   const double low = 0.7 * static_cast<double>(hint) / static_cast<double>(step), high = low * 1.3 / 0.7;
+  if (high - low > 1000) return {(low + high + 1) / 2, (high - low) / std::sqrt(12.0)};
   double mean = 0, square = 0;
   for (double units = std::max(1.0, std::ceil(low)); units - 1 < high; ++units) {
     const double share = (std::min(high, units) - std::max(low, units - 1)) / (high - low);
@@ -77,7 +78,7 @@ Units expected_units(const GemmConfig& c, const Problem& p) {
 
 /// The mean number of rounds of `fit` units at a time, normally distributed: the sum over r of the chance of more than r.
 double expected_rounds(const Units& units, double fit) {
-  if (units.deviation == 0) return std::ceil(units.mean / fit);
+  if (units.deviation == 0 || units.mean > 1000 * fit) return std::ceil(units.mean / fit);
   double rounds = 1;
   for (double r = 1; r * fit < units.mean + 3 * units.deviation; ++r)
     rounds += 0.5 * std::erfc((r * fit - units.mean) / (units.deviation * std::sqrt(2.0)));

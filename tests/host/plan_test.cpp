@@ -200,6 +200,14 @@ TEST(Plan, AHintForSeveralGroupsIsTheirMean) {
   EXPECT_GT(cost_of_filling(8), 1.3);
 }
 
+TEST(Plan, AHintOfAnyNumberOfRowsIsEstimatedAtOnce) {
+  Problem p{.m = INT32_MAX, .n = 4096, .k = 7168, .layout = Layout::masked, .groups = 256, .expected_m = INT32_MAX};
+  const DeviceInfo device = DeviceInfo::h100();
+  const double all = estimate_us({.layout = Layout::masked}, p, device);
+  p.expected_m /= 2;
+  EXPECT_NEAR(estimate_us({.layout = Layout::masked}, p, device) / all, 0.5, 0.01);
+}
+
 TEST(Plan, TilesThatShareRowsOfBRunAtTheSameTime) {
   const DeviceInfo h100 = DeviceInfo::h100();
   const auto raster = [&](const Problem& p, int tile_m) {
