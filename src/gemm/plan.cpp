@@ -189,8 +189,8 @@ std::vector<GemmConfig> candidates(const Problem& p, const DeviceInfo& device) {
   return configs;
 }
 
-// The numbers below were fitted to some 13000 times: 132 kernels on 49 dense products with m = 1 … 4096, 24 on the 200 of
-// bench/shapes/plan.csv, and 16 to 85 on 27 of experts (H100, 2026-11-23; clean L2 for m ≤ 128, else cool).
+// The numbers below were fitted to some 14000 times: 112 kernels on 61 dense products with m = 1 … 4096, up to 60 on 190 of the
+// 200 of bench/shapes/plan.csv, and 45 on 27 of experts (H100, 2026-11-23; clean L2 for the decode shapes, else cool).
 double estimate_us(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
   const double steps = static_cast<double>(div_up(div_up(p.k, kTileK), splits(c)));
   const Units all_units = expected_units(c, p);
@@ -204,26 +204,28 @@ double estimate_us(const GemmConfig& c, const Problem& p, const DeviceInfo& devi
 
   // Clocks of a step: tensor cores or shared memory, which moves 128 bytes a clock for them and for TMA. One math
   // warpgroup alone waits for its own wgmma before it promotes, which a second CTA makes up for; two overlap less where each
-  // has a single wave. Or TMA, which brings an SM some 67 bytes a clock, or its latency. The rest is the price of bytes from
+  // has a single wave. Or TMA, which brings an SM some 69 bytes a clock, or its latency. The rest is the price of bytes from
   // L2, of selects, and of a multiplication more where each row of B has a scale.
   const double wgmma = c.tile_m / 64 * 4 * col_waves(c), loaded = 128.0 * (c.tile_m + c.tile_n);
-  const double core = std::max(wgmma * wave_cols(c) / 2, (wgmma * (2048 + 32.0 * wave_cols(c)) + loaded) / 128);
+  const double cols = align_up(wave_cols(c), 32);  // 16 more than a multiple of 32 take as long as 32 more
+  const double core = std::max(wgmma * cols / 2, (wgmma * (2048 + 32 * cols) + loaded) / 128);
   const bool one_wave = row_waves(c) * col_waves(c) == 1;
-  const double alone =
-      math_warpgroups(c) == 1 ? 106 + 0.270 * core + 2.30 * c.tile_n : 18 + 0.822 * core + (one_wave ? 10.5 : 0);
-  const double tma = 128.0 * static_cast<double>(std::min<int64_t>(c.tile_m, rows) + c.tile_n) / 67;
+  const double alone = math_warpgroups(c) == 1 ? 104.9 + 0.2929 * core + 1.868 * c.tile_n
+                                               : 25.03 + 0.8098 * core + (one_wave ? 12.16 : 0);
+  const double tma = 128.0 * static_cast<double>(std::min<int64_t>(c.tile_m, rows) + c.tile_n) / 68.74;
   const double l2_bytes = 128.0 * (c.tile_m / cluster_n(c) + c.tile_n / cluster_m(c));
   const uint32_t block = gcd(scale_offset_step(c), wave_cols(c));  // columns that share a scale whatever the tile
   const bool no_choice = scale_blocks_b(c) == 1 || scale_offset_step(c) == kScaleRows || c.scale_rows_b == 1;
   const double selects = no_choice ? 0 : c.tile_n / block * (scale_blocks_b(c) - 1) * (c.tile_m / 64.0);
   const double row_scales = c.scale_rows_b == 1 ? c.tile_m * c.tile_n * (one_wave ? 0.033 : 0.026) : 0;
   // Experts together are too large for L2, so their bytes cost more.
-  const double l2_price = p.layout == Layout::dense ? 0.00050 : 0.00119;
-  const double step = std::max({alone, neighbours * 0.636 * core, neighbours * tma, 1731.0 / c.stages}) +
-                      6.15 * selects + row_scales + l2_price * l2_bytes * busy * neighbours;
+  const double l2_price = p.layout == Layout::dense ? 0.0004934 : 0.001768;
+  const double step = std::max({alone, neighbours * 0.6875 * core, neighbours * tma, 1785.0 / c.stages}) +
+                      5.04 * selects + row_scales + l2_price * l2_bytes * busy * neighbours;
   const double end_of_tile =
-      c.tile_m * c.tile_n * (0.0913 * d_bytes(c) / 2 + (c.split_k ? 0.484 : 0) + (col_waves(c) > 1 ? 0.020 : 0));
-  const double busy_us = rounds * (steps * step + end_of_tile) / (device.clock_ghz * 1e3) + 4.80;
+      c.tile_m * c.tile_n * (0.103 * d_bytes(c) / 2 + (c.split_k ? 0.3757 : 0) + (col_waves(c) > 1 ? 0.01955 : 0));
+  const double busy_us =
+      rounds * (c.split_k ? 1.037 : 1.0) * (steps * step + end_of_tile) / (device.clock_ghz * 1e3) + 4.1;
 
   const int d_accesses = p.accumulate ? 2 : 1;
   const int64_t all_rows = rows * walks(p);
@@ -233,17 +235,17 @@ double estimate_us(const GemmConfig& c, const Problem& p, const DeviceInfo& devi
   const double covered =
       static_cast<double>(units_n(c, p) * c.tile_n * cluster_n(c)) / static_cast<double>(std::max<int64_t>(p.n, 1));
   const double uneven = c.tile_m > 64 ? 1 : covered;
-  const double memory_us = uneven * bytes / (0.906 * device.hbm_gbytes_per_s * 1e3) + 1.37;
+  const double memory_us = uneven * bytes / (0.9708 * device.hbm_gbytes_per_s * 1e3) + 3.841;
 
   // The two overlap, so the longer one counts, and some of both where they are equal.
   const double both_us = std::cbrt(std::pow(busy_us, 3) + std::pow(memory_us, 3));
-  const double in_cluster = c.split_k                     ? 1.041
-                            : c.multicast == Multicast::a ? (p.layout == Layout::dense ? 1.005 : 1.0084)
+  const double in_cluster = c.split_k                     ? 1.0356
+                            : c.multicast == Multicast::a ? (p.layout == Layout::dense ? 1.0040 : 1.0129)
                             : c.cluster > 1               ? 1.0015
                                                           : 1.0;
   // Tiles one above the other read B again.
   const bool b_again = c.tile_m == 64 && c.ctas_per_sm > 1 && !c.split_k && rows > 64;
-  return both_us * in_cluster * (b_again ? 1.07 : 1.0);
+  return both_us * in_cluster * (b_again ? 1.066 : 1.0);
 }
 
 std::vector<GemmConfig> kernels_for(const Problem& problem, const DeviceInfo& device) {
