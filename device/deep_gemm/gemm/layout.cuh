@@ -94,8 +94,8 @@ DG_HD constexpr uint32_t scale_a_box_rows(const GemmConfig& c, uint32_t m) {
 /// B's scales for a stage, where each row has its own; otherwise they are not staged.
 DG_HD constexpr uint32_t scale_b_bytes(const GemmConfig& c) { return c.scale_rows_b == 1 ? c.tile_n * 4 : 0; }
 DG_HD constexpr uint32_t scale_b_stage_bytes(const GemmConfig& c) { return align_up(scale_b_bytes(c), 128); }
-/// What the CTAs that share a tile send to one of them, itself included: its columns' FP32 sums from each.
-DG_HD constexpr uint32_t parts_bytes(const GemmConfig& c) { return c.split_k ? c.tile_m * c.tile_n * 4 : 0; }
+/// What the CTAs that share a tile send to one of them: its columns' FP32 sums from each of the others.
+DG_HD constexpr uint32_t parts_bytes(const GemmConfig& c) { return c.tile_m * (c.tile_n - stored_cols(c)) * 4; }
 DG_HD constexpr SmemLayout smem_layout(const GemmConfig& c, uint32_t slots) {
   SmemLayout s{};
   uint32_t at = 0;

@@ -8,33 +8,40 @@
 
 namespace deep_gemm {
 
-/// full:  the bytes of all CTAs' sums, announced by one arrival. Math threads wait on it.
+/// full:  the bytes of the other CTAs' sums, announced by one arrival. Math threads wait on it.
 /// empty: one arrival of each math warp of each CTA of the cluster, once it has read them. Whoever sends waits on it.
 template <GemmConfig C>
 using PartRing = Ring<1, 1, math_threads(C) / 32 * C.cluster>;
 
-/// Math role: CTA r of the cluster gets what all of them summed for columns r · stored_cols … of the tile, and adds it in the
-/// order of their ranks. A thread sends its accumulators to the thread with the same number, so their order is nobody's
-/// concern.
-template <GemmConfig C>
+/// Math role: CTA r of the cluster gets what the others summed for columns r · stored_cols … of the tile, and adds it to its
+/// own in the order of all ranks. A thread sends its accumulators to the thread with the same number, so their order is
+/// nobody's concern. An SM sends some 12 bytes a clock (H100, 2026-11-23), so it sends none to itself and begins with the
+/// next one, lest all send to the same one at a time. The code is there once for each rank, which says what registers are
+/// whose.
+template <GemmConfig C, uint32_t kRank = 0>
 DG_DEVICE void add_parts(uint8_t* parts, const PartRing<C>& ring, typename PartRing<C>::Position& at, const Tile& tile,
                          const float (&sum)[row_waves(C)][C.tile_n / 2],
                          float (&total)[row_waves(C)][stored_cols(C) / 2]) {
-  constexpr uint32_t kOwn = stored_cols(C) / 2, kThreads = math_threads(C);
-  const auto place = [&](uint32_t source, uint32_t wave, uint32_t i) {
-    return parts + (((source * row_waves(C) + wave) * (kOwn / 4) + i / 4) * kThreads + threadIdx.x) * 16;
+  constexpr uint32_t kOwn = stored_cols(C) / 2, kThreads = math_threads(C), kRanks = C.cluster;
+  if constexpr (kRank + 1 < kRanks) {
+    if (ptx::cluster_rank() != kRank) return add_parts<C, kRank + 1>(parts, ring, at, tile, sum, total);
+  }
+  /// In CTA `target`, which sends nothing to itself.
+  const auto place = [&](uint32_t source, uint32_t target, uint32_t wave, uint32_t i) {
+    const uint32_t other = source - (source > target);
+    return parts + (((other * row_waves(C) + wave) * (kOwn / 4) + i / 4) * kThreads + threadIdx.x) * 16;
   };
-  const uint32_t rank = ptx::cluster_rank();
   ring.wait_empty(at, tile);
   if (threadIdx.x == 0) ptx::mbarrier_arrive_expect_tx(ring.full, parts_bytes(C));
 #pragma unroll
-  for (uint32_t target = 0; target < C.cluster; ++target) {
+  for (uint32_t next = 1; next < kRanks; ++next) {
+    const uint32_t target = (kRank + next) % kRanks;
 #pragma unroll
     for (uint32_t wave = 0; wave < row_waves(C); ++wave) {
 #pragma unroll
       for (uint32_t i = 0; i < kOwn; i += 4) {
-        const float* own = sum[wave] + target * kOwn + i;
-        ptx::st_async_v4(place(rank, wave, i), ring.full, target, own[0], own[1], own[2], own[3]);
+        const float* part = sum[wave] + target * kOwn + i;
+        ptx::st_async_v4(place(kRank, target, wave, i), ring.full, target, part[0], part[1], part[2], part[3]);
       }
     }
   }
@@ -43,17 +50,19 @@ DG_DEVICE void add_parts(uint8_t* parts, const PartRing<C>& ring, typename PartR
   for (uint32_t wave = 0; wave < row_waves(C); ++wave) {
 #pragma unroll
     for (uint32_t i = 0; i < kOwn; i += 4) {
-      float4 all = *reinterpret_cast<const float4*>(place(0, wave, i));
+      float4 all{};
 #pragma unroll
-      for (uint32_t source = 1; source < C.cluster; ++source) {
-        const float4 part = *reinterpret_cast<const float4*>(place(source, wave, i));
-        all.x += part.x, all.y += part.y, all.z += part.z, all.w += part.w;
+      for (uint32_t source = 0; source < kRanks; ++source) {
+        const float* own = sum[wave] + kRank * kOwn + i;
+        const float4 part = source == kRank ? float4{own[0], own[1], own[2], own[3]}
+                                            : *reinterpret_cast<const float4*>(place(source, kRank, wave, i));
+        all = source == 0 ? part : float4{all.x + part.x, all.y + part.y, all.z + part.z, all.w + part.w};
       }
       total[wave][i] = all.x, total[wave][i + 1] = all.y, total[wave][i + 2] = all.z, total[wave][i + 3] = all.w;
     }
   }
   __syncwarp();
-  release<C.cluster>(ring, at);
+  release<kRanks>(ring, at);
   at.advance();
 }
 
