@@ -27,7 +27,7 @@ cuda::Kernel load_kernel(Context::Impl& context, const GemmConfig& config) {
   });
 }
 
-/// Step 2. What is chosen for a problem stays chosen. A context keeps this for each m, so without what is for people.
+/// Step 2. What is chosen for a problem stays chosen. A context keeps this for each m.
 GemmPlan make_plan(Context::Impl& context, const Problem& problem) {
   Problem any = problem;
   any.num_sms = 0;
@@ -38,10 +38,7 @@ GemmPlan make_plan(Context::Impl& context, const Problem& problem) {
   }
   const std::vector<GemmConfig>& kernels =
       context.kernels.get(any, [&] { return kernels_for(any, context.plan_device); });
-  GemmPlan chosen = plan_among(kernels, problem, context.plan_device);
-  chosen.reason.clear(), chosen.reason.shrink_to_fit();
-  chosen.runners_up.clear(), chosen.runners_up.shrink_to_fit();
-  return chosen;
+  return plan_among(kernels, problem, context.plan_device);
 }
 
 cuda::LaunchSpec launch_spec(const GemmPlan& plan, const Call& call) {

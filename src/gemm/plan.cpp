@@ -138,6 +138,17 @@ std::vector<PlanCandidate> ranked(const std::vector<GemmConfig>& configs, const 
   return all;
 }
 
+/// Never empty.
+std::vector<PlanCandidate> ranked_among(const std::vector<GemmConfig>& kernels, const Problem& p,
+                                        const DeviceInfo& device) {
+  std::vector<PlanCandidate> order = ranked(kernels, p, device);
+  if (order.empty()) order = ranked(candidates(p, device), p, device);  // too few SMs for any of them
+  if (order.empty())
+    fail(ErrorCode::invalid_argument, "plan: no kernel is legal on {} with {} SMs and {} bytes of shared memory",
+         device.name, usable_sms(p, device), device.smem_bytes);
+  return order;
+}
+
 }  // namespace
 
 const char* why_illegal(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
@@ -189,63 +200,71 @@ std::vector<GemmConfig> candidates(const Problem& p, const DeviceInfo& device) {
   return configs;
 }
 
-// The numbers below were fitted to some 14000 times: 112 kernels on 61 dense products with m = 1 … 4096, up to 60 on 190 of the
-// 200 of bench/shapes/plan.csv, and 45 on 27 of experts (H100, 2026-11-23; clean L2 for the decode shapes, else cool).
-double estimate_us(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
-  const double steps = static_cast<double>(div_up(div_up(p.k, kTileK), splits(c)));
-  const Units all_units = expected_units(c, p);
-  const double units = all_units.mean;
-  const int fit = clusters(c, p, device);
-  const double rounds = expected_rounds(all_units, fit);
-  const double busy = std::min(1.0, units / fit);
-  // CTAs that are on an SM at the same time.
-  const double neighbours = std::min<double>(c.ctas_per_sm, std::ceil(units * c.cluster / usable_sms(p, device)));
-  const int64_t rows = rows_of_group(p);
+namespace {
 
-  // Clocks of a step: tensor cores or shared memory, which moves 128 bytes a clock for them and for TMA. One math
-  // warpgroup alone waits for its own wgmma before it promotes, which a second CTA makes up for; two overlap less where each
-  // has a single wave. Or TMA, which brings an SM some 69 bytes a clock, or its latency. The rest is the price of bytes from
-  // L2, of selects, and of a multiplication more where each row of B has a scale.
+// The numbers from here to estimate_us were fitted to some 19000 times: 112 kernels on 61 dense products with m = 1 … 4096, up
+// to 60 and all that split k on 190 of the 200 of bench/shapes/plan.csv, and 45 on 27 of experts (H100, 2026-11-23; clean L2
+// for the decode shapes, else cool).
+
+/// Clocks that a CTA takes for a step, where `neighbours` are on an SM at the same time and `busy` of all slots are taken.
+double step_clocks(const GemmConfig& c, const Problem& p, double neighbours, double busy) {
+  // Tensor cores or shared memory, which moves 128 bytes a clock for them and for TMA. One math warpgroup alone waits for its
+  // own wgmma before it promotes, which a second CTA makes up for; two overlap less where each has a single wave.
   const double wgmma = c.tile_m / 64 * 4 * col_waves(c), loaded = 128.0 * (c.tile_m + c.tile_n);
   const double cols = align_up(wave_cols(c), 32);  // 16 more than a multiple of 32 take as long as 32 more
   const double core = std::max(wgmma * cols / 2, (wgmma * (2048 + 32 * cols) + loaded) / 128);
   const bool one_wave = row_waves(c) * col_waves(c) == 1;
-  const double alone = math_warpgroups(c) == 1 ? 104.9 + 0.2929 * core + 1.868 * c.tile_n
-                                               : 25.03 + 0.8098 * core + (one_wave ? 12.16 : 0);
-  const double tma = 128.0 * static_cast<double>(std::min<int64_t>(c.tile_m, rows) + c.tile_n) / 68.74;
+  const double alone =
+      math_warpgroups(c) == 1 ? 137.5 + 0.1656 * core + 1.946 * c.tile_n : 0.8218 * core + (one_wave ? 36.23 : 0);
+  // Or TMA, by what it brings an SM in a clock, or its latency. The rest is the price of bytes from L2, of selects, and of a
+  // multiplication more where each row of B has a scale.
+  const double tma = 128.0 * static_cast<double>(std::min<int64_t>(c.tile_m, rows_of_group(p)) + c.tile_n) / 69.57;
   const double l2_bytes = 128.0 * (c.tile_m / cluster_n(c) + c.tile_n / cluster_m(c));
   const uint32_t block = gcd(scale_offset_step(c), wave_cols(c));  // columns that share a scale whatever the tile
   const bool no_choice = scale_blocks_b(c) == 1 || scale_offset_step(c) == kScaleRows || c.scale_rows_b == 1;
   const double selects = no_choice ? 0 : c.tile_n / block * (scale_blocks_b(c) - 1) * (c.tile_m / 64.0);
   const double row_scales = c.scale_rows_b == 1 ? c.tile_m * c.tile_n * (one_wave ? 0.033 : 0.026) : 0;
-  // Experts together are too large for L2, so their bytes cost more.
-  const double l2_price = p.layout == Layout::dense ? 0.0004934 : 0.001768;
-  const double step = std::max({alone, neighbours * 0.6875 * core, neighbours * tma, 1785.0 / c.stages}) +
-                      5.04 * selects + row_scales + l2_price * l2_bytes * busy * neighbours;
-  const double end_of_tile =
-      c.tile_m * c.tile_n * (0.103 * d_bytes(c) / 2 + (c.split_k ? 0.3757 : 0) + (col_waves(c) > 1 ? 0.01955 : 0));
-  const double busy_us =
-      rounds * (c.split_k ? 1.037 : 1.0) * (steps * step + end_of_tile) / (device.clock_ghz * 1e3) + 4.1;
+  return std::max({alone, neighbours * tma, 1518.0 / c.stages}) + 4.221 * selects + row_scales +
+         0.001086 * l2_bytes * busy * neighbours;
+}
 
-  const int d_accesses = p.accumulate ? 2 : 1;
-  const int64_t all_rows = rows * walks(p);
-  const double bytes =
-      static_cast<double>((all_rows + p.n * p.groups) * p.k + all_rows * p.n * size_of(p.d_type) * d_accesses);
-  // Narrow tiles that reach beyond n make the SMs' shares uneven.
-  const double covered =
-      static_cast<double>(units_n(c, p) * c.tile_n * cluster_n(c)) / static_cast<double>(std::max<int64_t>(p.n, 1));
-  const double uneven = c.tile_m > 64 ? 1 : covered;
-  const double memory_us = uneven * bytes / (0.9708 * device.hbm_gbytes_per_s * 1e3) + 3.841;
+/// Clocks from a tile's last step to the next tile's first one.
+double end_clocks(const GemmConfig& c) {
+  const double stored = 0.05251 * d_bytes(c) / 2, sent = 0.3795 * (splits(c) - 1) / splits(c);
+  return c.tile_m * c.tile_n * (stored + sent + (col_waves(c) > 1 ? 0.02316 : 0));
+}
 
-  // The two overlap, so the longer one counts, and some of both where they are equal.
-  const double both_us = std::cbrt(std::pow(busy_us, 3) + std::pow(memory_us, 3));
-  const double in_cluster = c.split_k                     ? 1.0356
-                            : c.multicast == Multicast::a ? (p.layout == Layout::dense ? 1.0040 : 1.0129)
-                            : c.cluster > 1               ? 1.0015
-                                                          : 1.0;
+/// To read the operands once and write D.
+double memory_us(const Problem& p, const DeviceInfo& device) {
+  const int64_t rows = rows_of_group(p) * walks(p);
+  const int64_t d_accesses = p.accumulate ? 2 : 1;
+  const int64_t bytes = (rows + p.n * p.groups) * p.k + rows * p.n * size_of(p.d_type) * d_accesses;
+  return static_cast<double>(bytes) / (0.9156 * device.hbm_gbytes_per_s * 1e3);
+}
+
+}  // namespace
+
+double estimate_us(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
+  const Units units = expected_units(c, p);
+  const int fit = clusters(c, p, device);
+  const double whole_rounds = std::max(expected_rounds(units, fit) - 1, 0.0);
+  const double in_last = std::clamp(units.mean - whole_rounds * fit, 1.0, static_cast<double>(fit));
+  const double steps = static_cast<double>(div_up(div_up(p.k, kTileK), splits(c)));
+  const double end = end_clocks(c), read_us = memory_us(p, device) / std::max(units.mean, 1.0);
+
+  // A round of tiles computes while it reads its share of the bytes, and lasts as long as the slower one, or longer where they
+  // are alike. In the last one fewer CTAs may share an SM, and nothing is read during some of its end.
+  const auto round_us = [&](double some) {
+    const double neighbours = std::min<double>(c.ctas_per_sm, std::ceil(some * c.cluster / usable_sms(p, device)));
+    const double clocks = steps * step_clocks(c, p, neighbours, some / fit) + end;
+    return std::hypot(clocks / (device.clock_ghz * 1e3), read_us * some);
+  };
+  const double us = 3.816 + whole_rounds * round_us(fit) + round_us(in_last) + 0.4394 * end / (device.clock_ghz * 1e3);
+
+  const double in_cluster = c.split_k ? 1.029 : c.multicast == Multicast::a ? 1.007 : c.cluster > 1 ? 1.003 : 1;
   // Tiles one above the other read B again.
-  const bool b_again = c.tile_m == 64 && c.ctas_per_sm > 1 && !c.split_k && rows > 64;
-  return both_us * in_cluster * (b_again ? 1.066 : 1.0);
+  const bool b_again = c.tile_m == 64 && c.ctas_per_sm > 1 && !c.split_k && rows_of_group(p) > 64;
+  return us * in_cluster * (b_again ? 1.078 : 1.0);
 }
 
 std::vector<GemmConfig> kernels_for(const Problem& problem, const DeviceInfo& device) {
@@ -304,21 +323,7 @@ std::vector<GemmConfig> kernels_for(const Problem& problem, const DeviceInfo& de
 }
 
 GemmPlan plan_among(const std::vector<GemmConfig>& kernels, const Problem& problem, const DeviceInfo& device) {
-  std::vector<PlanCandidate> order = ranked(kernels, problem, device);
-  if (order.empty()) order = ranked(candidates(problem, device), problem, device);  // too few SMs for any of them
-  if (order.empty())
-    fail(ErrorCode::invalid_argument, "plan: no kernel is legal on {} with {} SMs and {} bytes of shared memory",
-         device.name, usable_sms(problem, device), device.smem_bytes);
-  GemmPlan chosen = make_plan(order.front().config, problem, device);
-  const GemmConfig& c = chosen.config;
-  const auto tiles = static_cast<int64_t>(std::ceil(expected_units(c, problem).mean)) * sharers(c);
-  chosen.reason =
-      fmt::format("{}{} tiles of {}×{} in {} round(s) on {} CTAs, fastest by estimate of {} kernels for this n and k",
-                  walks(problem) > 1 ? "about " : "", tiles, c.tile_m, c.tile_n,
-                  div_up(tiles * splits(c), std::max(chosen.grid, 1)), chosen.grid, order.size());
-  order.erase(order.begin());
-  chosen.runners_up = std::move(order);
-  return chosen;
+  return make_plan(ranked_among(kernels, problem, device).front().config, problem, device);
 }
 
 GemmPlan plan(const Problem& problem, const DeviceInfo& device, const std::optional<GemmConfig>& config) {
@@ -330,7 +335,17 @@ GemmPlan plan(const Problem& problem, const DeviceInfo& device, const std::optio
     chosen.reason = "given explicitly";
     return chosen;
   }
-  return plan_among(kernels_for(problem, device), problem, device);
+  std::vector<PlanCandidate> order = ranked_among(kernels_for(problem, device), problem, device);
+  GemmPlan chosen = make_plan(order.front().config, problem, device);
+  const GemmConfig& c = chosen.config;
+  const auto tiles = static_cast<int64_t>(std::ceil(expected_units(c, problem).mean)) * sharers(c);
+  chosen.reason =
+      fmt::format("{}{} tiles of {}×{} in {} round(s) on {} CTAs, fastest by estimate of {} kernels for this n and k",
+                  walks(problem) > 1 ? "about " : "", tiles, c.tile_m, c.tile_n,
+                  div_up(tiles * splits(c), std::max(chosen.grid, 1)), chosen.grid, order.size());
+  order.erase(order.begin());
+  chosen.runners_up = std::move(order);
+  return chosen;
 }
 
 DeviceInfo known_device(const DeviceInfo& found) {

@@ -14,7 +14,7 @@ const char* why_illegal(const GemmConfig& config, const Problem& problem, const 
 /// Expected kernel time in µs.
 double estimate_us(const GemmConfig& config, const Problem& problem, const DeviceInfo& device);
 
-/// `plan`, where kernels_for has been asked before.
+/// `plan` without what is for people, its reason and runners-up, where kernels_for has been asked before.
 GemmPlan plan_among(const std::vector<GemmConfig>& kernels, const Problem& problem, const DeviceInfo& device);
 
 /// `found` with the rates of the preset that has the same name and SM count, if there is one, so that a plan made on
