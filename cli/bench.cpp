@@ -59,11 +59,12 @@ std::string read_text(const std::string& path) {
 
 /// Written anew after each shape, so that a run that is cut off leaves what it had.
 void write_report(const std::string& path, const bench::Report& report) {
+  const std::string text =
+      bench::to_json(report).dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
   const std::string partial = path + ".partial";
   {
     std::ofstream file(partial);
-    file << bench::to_json(report).dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << "\n";
-    if (!file.flush()) fail(ErrorCode::io, "{}: cannot be written", partial);
+    if (!(file << text).flush()) fail(ErrorCode::io, "{}: cannot be written", partial);
   }
   std::error_code error;
   std::filesystem::rename(partial, path, error);
