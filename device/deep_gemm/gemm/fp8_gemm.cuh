@@ -200,9 +200,13 @@ struct Fp8Gemm {
 
   DG_DEVICE static void store_tiles(const Args& args, uint8_t* smem, const Panels& ring) {
     typename Panels::Position at;
-    Tile tile;
-    for (Scheduler tiles = scheduler(args); tiles.pop(tile);)
-      store_tile<C>(args, smem + kSmem.d, ring, at, stored_part(args, tile));
+    Scheduler tiles = scheduler(args);
+    Tile next;
+    for (bool more = tiles.pop(next); more;) {
+      const Tile tile = next;
+      more = tiles.pop(next);
+      store_tile<C>(args, smem + kSmem.d, ring, at, stored_part(args, tile), !more);
+    }
   }
 
   DG_DEVICE static void multiply_tiles(const Args& args, uint8_t* smem, const Stages& ring, const Panels& panels,

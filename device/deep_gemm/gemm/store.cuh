@@ -121,12 +121,13 @@ DG_DEVICE void store_panel_plain(const GemmArgs& args, const uint8_t* panel, con
   }
 }
 
-/// Sends a panel by TMA, by one thread, and returns when it has been read. Where a group may end inside a tile, D's map has a
-/// dimension more for rows, both with the row pitch for a stride: [groups, m + R, R, n] with R = store_rows, based R rows
-/// before D. What lies beyond the second one's R is not stored, so that a box pushed down in it by R - rows loses all but
-/// its first `rows` rows.
+/// Sends a panel by TMA, by one thread: a piece when the one before it has been read, lest loads wait behind them; of the
+/// CTA's last tile all at once, 0.3 to 0.4 µs sooner with four pieces (H100, 2026-11-23). Where a group may end inside a tile,
+/// D's map has a dimension more for rows, both with the row pitch for a stride: [groups, m + R, R, n] with R = store_rows, based
+/// R rows before D. What lies beyond the second one's R is not stored, so that a box pushed down in it by R - rows loses all
+/// but its first `rows` rows.
 template <GemmConfig C>
-DG_DEVICE void store_panel(const GemmArgs& args, const uint8_t* panel, const Tile& tile, uint32_t col) {
+DG_DEVICE void store_panel(const GemmArgs& args, const uint8_t* panel, const Tile& tile, uint32_t col, bool is_last) {
   constexpr uint32_t kRows = store_rows(C);
   const bool add = C.accumulate && args.in_place;
 #pragma unroll 1
@@ -147,15 +148,15 @@ DG_DEVICE void store_panel(const GemmArgs& args, const uint8_t* panel, const Til
       }
     }
     ptx::tma_store_commit();
-    ptx::tma_store_wait_read<0>();
+    if (!is_last) ptx::tma_store_wait_read<0>();
     panel += kRows * panel_pitch(C);
   }
 }
 
-/// Store role, one warp: sends a tile's panels on as they become full.
+/// Store role, one warp: sends a tile's panels on as they become full, and returns when they have been read.
 template <GemmConfig C>
 DG_DEVICE void store_tile(const GemmArgs& args, const uint8_t* staging, const PanelRing<C>& ring,
-                          typename PanelRing<C>::Position& at, const Tile& tile) {
+                          typename PanelRing<C>::Position& at, const Tile& tile, bool is_last) {
   const bool is_leader = threadIdx.x % 32 == 0;
 #pragma unroll 1
   for (uint32_t p = 0; p < panels(C); ++p, at.advance()) {
@@ -165,11 +166,13 @@ DG_DEVICE void store_tile(const GemmArgs& args, const uint8_t* staging, const Pa
     if (!stored_by_tma<C>(args, col)) {
       store_panel_plain<C>(args, panel, tile, col);
     } else if (is_leader) {
-      store_panel<C>(args, panel, tile, col);
+      store_panel<C>(args, panel, tile, col, is_last);
+      if (panel_slots(C) < panels(C)) ptx::tma_store_wait_read<0>();  // the slot is needed again
     }
     __syncwarp();  // also keeps the other lanes from spinning on the next panel beside the one that works
     if (is_leader) ptx::mbarrier_arrive(ring.empty + at.slot);
   }
+  if (is_leader) ptx::tma_store_wait_read<0>();
 }
 
 }  // namespace deep_gemm
