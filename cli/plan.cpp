@@ -43,8 +43,9 @@ void show(const PlanOptions& options) {
              problem.scaled_b ? "" : ", B without scales");
   fmt::print("device    {} ({} SMs)\n", device.name, problem.num_sms > 0 ? problem.num_sms : device.num_sms);
   fmt::print("config    {}\n", to_json(plan.config).dump());
-  fmt::print("launch    {} CTAs of {} threads, {} bytes of shared memory each; clusters walked down m {} abreast\n",
-             plan.grid, plan.block_threads, plan.smem_bytes, plan.raster_tiles);
+  fmt::print("launch    {} CTAs of {} threads, {} bytes of shared memory each; clusters walked down m {} abreast{}\n",
+             plan.grid, plan.block_threads, plan.smem_bytes, plan.raster_tiles,
+             plan.stream_b ? "; B leaves L2 first" : "");
   fmt::print("estimate  {:.1f} us\n", plan.estimate_us);
   fmt::print("reason    {}\n", plan.reason);
   if (plan.runners_up.empty()) return;

@@ -131,7 +131,8 @@ nlohmann::ordered_json to_json(const GemmPlan& plan) {
             {"block_threads", plan.block_threads},
             {"cluster", plan.config.cluster},
             {"smem_bytes", plan.smem_bytes},
-            {"raster_tiles", plan.raster_tiles}}},
+            {"raster_tiles", plan.raster_tiles},
+            {"stream_b", plan.stream_b}}},
           {"estimate_us", plan.estimate_us},
           {"reason", plan.reason},
           {"runners_up", runners_up}};

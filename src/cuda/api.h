@@ -49,6 +49,7 @@ constexpr int kTensorMapSwizzleNone = 0;
 constexpr int kTensorMapSwizzle32 = 1;
 constexpr int kTensorMapSwizzle64 = 2;
 constexpr int kTensorMapSwizzle128 = 3;
+constexpr int kTensorMapPromotion128 = 2;
 constexpr int kTensorMapPromotion256 = 3;
 constexpr int kTensorMapFillZeros = 0;
 

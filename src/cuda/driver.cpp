@@ -228,7 +228,8 @@ EncodedTensorMap encode(const TensorMapSpec& spec) {
   const Result result = functions().cuTensorMapEncodeTiled_(
       reinterpret_cast<TensorMap*>(map.bytes.data()), tensor_map_type(spec.dtype), static_cast<uint32_t>(spec.rank),
       spec.base, spec.dims.data(), spec.stride_bytes.data(), spec.box.data(), kUnitStrides, kTensorMapInterleaveNone,
-      tensor_map_swizzle(spec.swizzle), kTensorMapPromotion256, kTensorMapFillZeros);
+      tensor_map_swizzle(spec.swizzle), spec.l2_fetch_bytes == 128 ? kTensorMapPromotion128 : kTensorMapPromotion256,
+      kTensorMapFillZeros);
   if (result != kSuccess) [[unlikely]]
     fail_cuda("cuTensorMapEncodeTiled", result,
               fmt::format("{} rank {} at {}, dims [{}], stride bytes [{}], box [{}], swizzle {}", name_of(spec.dtype),

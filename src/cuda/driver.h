@@ -37,6 +37,7 @@ struct TensorMapSpec {
   std::array<uint64_t, 3> stride_bytes{};  ///< of dimensions 1…rank-1
   std::array<uint32_t, 4> box{};           ///< elements
   Swizzle swizzle = Swizzle::none;
+  int l2_fetch_bytes = 256;  ///< 128 or 256: what L2 asks memory for where it lacks a part of it
   bool operator==(const TensorMapSpec&) const = default;
 };
 /// The 128 bytes that a kernel takes as `TensorMap`.

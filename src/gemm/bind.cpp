@@ -110,7 +110,10 @@ MapSpecs map_specs(const GemmPlan& plan, const Problem& problem, const Fp8Tensor
   MapSpecs specs;
   if (c.layout != Layout::k_grouped) {  // there each group has its own
     specs.a = used(operand_map(a.data, a_box_rows(c, m)));
-    specs.b = used(operand_map(b.data, b_box_rows(c)));
+    Spec of_b = operand_map(b.data, b_box_rows(c));
+    // What L2 fetches besides would be gone when the next stage asks for it.
+    if (plan.stream_b) of_b.l2_fetch_bytes = 128;
+    specs.b = used(of_b);
   }
   if (problem.scaled_a) specs.scale_a = used(scale_a_map(c, a.scale, scale_a_box_rows(c, m)));
   if (c.scale_rows_b == 1) specs.scale_b = used(scale_map(b.scale, static_cast<uint32_t>(c.tile_n)));
@@ -151,6 +154,7 @@ GemmArgs bind(const GemmPlan& plan, const Problem& problem, const Fp8Tensor& a, 
   const auto order = TileOrder::make(plan.config, args.n, static_cast<uint32_t>(plan.raster_tiles));
   const auto m = static_cast<uint32_t>(problem.m);
   const uint32_t rows = units_m(plan.config, m);
+  args.stream_b = plan.stream_b;
   args.stage_bytes = loaded_stage_bytes(plan.config, m);
   args.work = {.order = order,
                .by_band = Divisor::make(order.width * rows),

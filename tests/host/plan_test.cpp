@@ -223,6 +223,30 @@ TEST(Plan, TilesThatShareRowsOfBRunAtTheSameTime) {
   EXPECT_EQ(raster({.m = 4096, .n = 24576, .k = 1536}, 256), 132 / 16);  // A stays in L2: whole columns of 16 tiles
 }
 
+TEST(Plan, StreamsBWhereNoLaterRoundNeedsIt) {
+  const auto streams = [](Problem p, GemmConfig c, int num_sms = 0) {
+    p.num_sms = num_sms;
+    c.layout = p.layout, c.d_type = p.d_type, c.accumulate = p.accumulate;
+    return plan(p, DeviceInfo::h100(), c).stream_b;
+  };
+  const GemmConfig square{.tile_m = 128, .tile_n = 128, .stages = 3};
+  EXPECT_TRUE(streams({.m = 512, .n = 4096, .k = 7168}, square));       // 128 tiles for 132 SMs
+  EXPECT_TRUE(streams({.m = 1024, .n = 4096, .k = 7168}, square));      // two rounds
+  EXPECT_FALSE(streams({.m = 1152, .n = 4096, .k = 7168}, square));     // three
+  EXPECT_FALSE(streams({.m = 512, .n = 4096, .k = 7168}, square, 60));  // on fewer SMs
+  EXPECT_TRUE(streams({.m = 128, .n = 4096, .k = 7168}, square));       // B fits L2
+  EXPECT_FALSE(streams({.m = 128, .n = 7168, .k = 16384}, square));     // it does not
+  EXPECT_TRUE(streams({.m = 129, .n = 7168, .k = 16384}, square));      // but more reads A than B
+  Problem experts{.m = 1024, .n = 4096, .k = 7168, .layout = Layout::masked, .groups = 4, .expected_m = 128};
+  EXPECT_FALSE(streams(experts, square));  // all experts' B together do not fit
+  experts.expected_m = 320;
+  EXPECT_FALSE(streams(experts, square));  // some twelve rows of 32 tiles
+  experts.groups = 2;
+  EXPECT_TRUE(streams(experts, square));
+  EXPECT_FALSE(streams(
+      {.m = 128, .n = 128, .k = 512, .d_type = DType::f32, .accumulate = true, .layout = Layout::k_grouped}, square));
+}
+
 TEST(Plan, RespectsTheNumberOfSms) {
   for (const DeviceInfo& device : devices())
     for (const int num_sms : {1, 2, 3, 7, 19, 66, 131, 132, 133, 1000})

@@ -27,6 +27,7 @@ struct GemmArgs {
   uint32_t stage_bytes;  // see loaded_stage_bytes
   bool in_place;         // C is D, f32: TMA adds to it, C is not read
   bool prefetch_b;       // B may be read before the kernels before this one have ended
+  bool stream_b;         // B's lines are the first to leave L2
   Work work;
 };
 

@@ -26,6 +26,7 @@
 // Limits      HBM for few rows. For many rows shared memory, which moves 128 bytes a clock: a step of 256×128 reads 96 KiB
 //             for its 16 wgmma and takes 48 KiB from TMA, 1152 clocks against the tensor cores' 1024. Then power: at
 //             full load the clock falls from 1.98 to 1.55 GHz (H100), so each instruction and byte saved is speed.
+// L2          with args.stream_b the lines of B leave it before all others: see streams_b in src/gemm/plan.cpp.
 // Layouts     C.layout chooses the scheduler, which says what rows a tile has, whose B it meets and what is stored; all
 //             else is the same for a mixture of experts: see scheduler.cuh.
 // m = 0 or n = 0: never launched. k = 0, or a tile of padding: one step on zeros, D = C or 0; see Steps.
@@ -119,17 +120,26 @@ struct Fp8Gemm {
     return tile;
   }
 
-  /// One operand's part of a stage. `kShare`: this many CTAs of the cluster load a part each and multicast it.
-  template <uint32_t kRows, uint32_t kShare, bool kGroups>
+  /// One operand's part of a stage. `kShare`: this many CTAs of the cluster load a part each and multicast it. `kStream`, B
+  /// only: its lines leave L2 before all others.
+  template <uint32_t kRows, uint32_t kShare, bool kGroups, bool kStream = false>
   DG_DEVICE static void load_operand(uint8_t* slot, const TensorMap& map, uint64_t* full, uint32_t k, uint32_t row,
                                      uint32_t group) {
     constexpr uint32_t kPart = kRows / kShare, kAll = (1 << kShare) - 1;
     const uint32_t first = kShare == 1 ? 0 : ptx::cluster_rank() * kPart;
     slot += first * kTileK;
-    if constexpr (kShare == 1 && kGroups) ptx::tma_load_3d(slot, map, full, k, row, group);
-    if constexpr (kShare == 1 && !kGroups) ptx::tma_load_2d(slot, map, full, k, row);
-    if constexpr (kShare > 1 && kGroups) ptx::tma_load_3d_multicast(slot, map, full, k, row + first, group, kAll);
-    if constexpr (kShare > 1 && !kGroups) ptx::tma_load_2d_multicast(slot, map, full, k, row + first, kAll);
+    if constexpr (kStream) {
+      const uint64_t policy = ptx::evict_first_policy();
+      if constexpr (kGroups) ptx::tma_load_3d_hint(slot, map, full, policy, k, row, group);
+      if constexpr (kShare == 1 && !kGroups) ptx::tma_load_2d_hint(slot, map, full, policy, k, row);
+      if constexpr (kShare > 1 && !kGroups)
+        ptx::tma_load_2d_multicast_hint(slot, map, full, policy, k, row + first, kAll);
+    } else {
+      if constexpr (kShare == 1 && kGroups) ptx::tma_load_3d(slot, map, full, k, row, group);
+      if constexpr (kShare == 1 && !kGroups) ptx::tma_load_2d(slot, map, full, k, row);
+      if constexpr (kShare > 1 && kGroups) ptx::tma_load_3d_multicast(slot, map, full, k, row + first, group, kAll);
+      if constexpr (kShare > 1 && !kGroups) ptx::tma_load_2d_multicast(slot, map, full, k, row + first, kAll);
+    }
   }
   DG_DEVICE static const TensorMap& map_a(const Args& args, const Tile& tile) {
     if constexpr (C.layout == Layout::k_grouped) {
@@ -176,8 +186,14 @@ struct Fp8Gemm {
         ptx::mbarrier_arrive_expect_tx(full, args.stage_bytes);
         load_operand<C.tile_m, cluster_n(C), kGroupsOfA>(smem + kSmem.a + at.slot * a_stage_bytes(C), map_a(args, tile),
                                                          full, block * kTileK, tile.row, tile.group);
-        load_operand<C.tile_n, cluster_m(C), kGroupsOfB>(smem + kSmem.b + at.slot * b_stage_bytes(C), map_b(args, tile),
-                                                         full, block * kTileK, tile.col, tile.group);
+        uint8_t* slot_of_b = smem + kSmem.b + at.slot * b_stage_bytes(C);
+        if (C.layout != Layout::k_grouped && args.stream_b) {
+          load_operand<C.tile_n, cluster_m(C), kGroupsOfB, true>(slot_of_b, map_b(args, tile), full, block * kTileK,
+                                                                 tile.col, tile.group);
+        } else {
+          load_operand<C.tile_n, cluster_m(C), kGroupsOfB>(slot_of_b, map_b(args, tile), full, block * kTileK, tile.col,
+                                                           tile.group);
+        }
         load_scales(smem, at.slot, full, args, tile, block);
       }
     }
