@@ -214,7 +214,8 @@ namespace {
 
 // The numbers from here to estimate_us were fitted to some 19000 times: 112 kernels on 61 dense products with m = 1 … 4096, up
 // to 60 and all that split k on 190 of the 200 of bench/shapes/plan.csv, and 45 on 27 of experts (H100, 2026-11-23; clean L2
-// for the decode shapes, else cool).
+// for the decode shapes, else cool). Those of plan.csv and of m = 256 … 1024 are of kernels that stream B where streams_b
+// says so: 24 and 30 kernels for each product, the times of the others scaled by what these gained.
 
 /// Clocks that a CTA takes for a step, where `neighbours` are on an SM at the same time and `busy` of all slots are taken.
 double step_clocks(const GemmConfig& c, const Problem& p, double neighbours, double busy) {
@@ -224,24 +225,23 @@ double step_clocks(const GemmConfig& c, const Problem& p, double neighbours, dou
   const double cols = align_up(wave_cols(c), 32);  // 16 more than a multiple of 32 take as long as 32 more
   const double core = std::max(wgmma * cols / 2, (wgmma * (2048 + 32 * cols) + loaded) / 128);
   const bool one_wave = row_waves(c) * col_waves(c) == 1;
-  const double alone =
-      math_warpgroups(c) == 1 ? 137.5 + 0.1656 * core + 1.946 * c.tile_n : 0.8218 * core + (one_wave ? 36.23 : 0);
+  const double alone = math_warpgroups(c) == 1 ? 120.8 + 2.382 * c.tile_n : 0.826 * core + (one_wave ? 15.46 : 0);
   // Or TMA, by what it brings an SM in a clock, or its latency. The rest is the price of bytes from L2, of selects, and of a
   // multiplication more where each row of B has a scale.
-  const double tma = 128.0 * static_cast<double>(std::min<int64_t>(c.tile_m, rows_of_group(p)) + c.tile_n) / 69.57;
+  const double tma = 128.0 * static_cast<double>(std::min<int64_t>(c.tile_m, rows_of_group(p)) + c.tile_n) / 74.27;
   const double l2_bytes = 128.0 * (c.tile_m / cluster_n(c) + c.tile_n / cluster_m(c));
   const uint32_t block = gcd(scale_offset_step(c), wave_cols(c));  // columns that share a scale whatever the tile
   const bool no_choice = scale_blocks_b(c) == 1 || scale_offset_step(c) == kScaleRows || c.scale_rows_b == 1;
   const double selects = no_choice ? 0 : c.tile_n / block * (scale_blocks_b(c) - 1) * (c.tile_m / 64.0);
   const double row_scales = c.scale_rows_b == 1 ? c.tile_m * c.tile_n * (one_wave ? 0.033 : 0.026) : 0;
-  return std::max({alone, neighbours * tma, 1518.0 / c.stages}) + 4.221 * selects + row_scales +
-         0.001086 * l2_bytes * busy * neighbours;
+  return std::max({alone, neighbours * tma, 1435.0 / c.stages}) + 4.634 * selects + neighbours * row_scales +
+         0.00128 * l2_bytes * busy * neighbours;
 }
 
 /// Clocks from a tile's last step to the next tile's first one.
 double end_clocks(const GemmConfig& c) {
-  const double stored = 0.05251 * d_bytes(c) / 2, sent = 0.3795 * (splits(c) - 1) / splits(c);
-  return c.tile_m * c.tile_n * (stored + sent + (col_waves(c) > 1 ? 0.02316 : 0));
+  const double stored = 0.00362 * d_bytes(c) / 2, sent = 0.329 * (splits(c) - 1) / splits(c);
+  return c.tile_m * c.tile_n * (stored + sent + (col_waves(c) > 1 ? 0.01187 : 0));
 }
 
 /// To read the operands once and write D.
@@ -249,7 +249,7 @@ double memory_us(const Problem& p, const DeviceInfo& device) {
   const int64_t rows = rows_of_group(p) * walks(p);
   const int64_t d_accesses = p.accumulate ? 2 : 1;
   const int64_t bytes = (rows + p.n * p.groups) * p.k + rows * p.n * size_of(p.d_type) * d_accesses;
-  return static_cast<double>(bytes) / (0.9156 * device.hbm_gbytes_per_s * 1e3);
+  return static_cast<double>(bytes) / (0.9374 * device.hbm_gbytes_per_s * 1e3);
 }
 
 }  // namespace
@@ -269,12 +269,12 @@ double estimate_us(const GemmConfig& c, const Problem& p, const DeviceInfo& devi
     const double clocks = steps * step_clocks(c, p, neighbours, some / fit) + end;
     return std::hypot(clocks / (device.clock_ghz * 1e3), read_us * some);
   };
-  const double us = 3.816 + whole_rounds * round_us(fit) + round_us(in_last) + 0.4394 * end / (device.clock_ghz * 1e3);
+  const double us = 4.018 + whole_rounds * round_us(fit) + round_us(in_last) + 0.6105 * end / (device.clock_ghz * 1e3);
 
-  const double in_cluster = c.split_k ? 1.029 : c.multicast == Multicast::a ? 1.007 : c.cluster > 1 ? 1.003 : 1;
+  const double in_cluster = c.split_k ? 1.02 : c.multicast == Multicast::a ? 1.011 : c.cluster > 1 ? 1.004 : 1;
   // Tiles one above the other read B again.
   const bool b_again = c.tile_m == 64 && c.ctas_per_sm > 1 && !c.split_k && rows_of_group(p) > 64;
-  return us * in_cluster * (b_again ? 1.078 : 1.0);
+  return us * in_cluster * (b_again ? 1.012 : 1.0);
 }
 
 std::vector<GemmConfig> kernels_for(const Problem& problem, const DeviceInfo& device) {
