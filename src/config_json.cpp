@@ -132,7 +132,8 @@ nlohmann::ordered_json to_json(const GemmPlan& plan) {
             {"cluster", plan.config.cluster},
             {"smem_bytes", plan.smem_bytes},
             {"raster_tiles", plan.raster_tiles},
-            {"stream_b", plan.stream_b}}},
+            {"stream_b", plan.stream_b},
+            {"b_fetch_bytes", plan.b_fetch_bytes}}},
           {"estimate_us", plan.estimate_us},
           {"reason", plan.reason},
           {"runners_up", runners_up}};

@@ -21,7 +21,8 @@ std::vector<GemmConfig> configs_from_text(const std::string& text);
 /// A JSON object with m, n and k, and any other field of Problem by its name. Throws Error{invalid_argument}.
 Problem problem_from_text(const std::string& text);
 
-/// {config, launch: {grid, block_threads, cluster, smem_bytes, raster_tiles, stream_b}, estimate_us, reason, runners_up}
+/// {config, launch: {grid, block_threads, cluster, smem_bytes, raster_tiles, stream_b, b_fetch_bytes}, estimate_us, reason,
+/// runners_up}
 nlohmann::ordered_json to_json(const GemmPlan& plan);
 
 }  // namespace deep_gemm

@@ -203,8 +203,9 @@ struct GemmPlan {
   int grid = 0;  ///< CTAs
   int block_threads = 0;
   int smem_bytes = 0;
-  int raster_tiles = 0;   ///< clusters side by side along n that are walked down m together, for L2
-  bool stream_b = false;  ///< B's lines leave L2 before all others, since few tiles need them again
+  int raster_tiles = 0;     ///< clusters side by side along n that are walked down m together, for L2
+  bool stream_b = false;    ///< B's lines leave L2 before all others, since few tiles need them again
+  int b_fetch_bytes = 256;  ///< 128 or 256: what L2 asks memory for where it lacks a part of B
   double estimate_us = 0;
   std::string reason;                     ///< one line for people
   std::vector<PlanCandidate> runners_up;  ///< best first

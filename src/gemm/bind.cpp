@@ -111,8 +111,7 @@ MapSpecs map_specs(const GemmPlan& plan, const Problem& problem, const Fp8Tensor
   if (c.layout != Layout::k_grouped) {  // there each group has its own
     specs.a = used(operand_map(a.data, a_box_rows(c, m)));
     Spec of_b = operand_map(b.data, b_box_rows(c));
-    // What L2 fetches besides would be gone when the next stage asks for it.
-    if (plan.stream_b) of_b.l2_fetch_bytes = 128;
+    of_b.l2_fetch_bytes = plan.b_fetch_bytes;
     specs.b = used(of_b);
   }
   if (problem.scaled_a) specs.scale_a = used(scale_a_map(c, a.scale, scale_a_box_rows(c, m)));

@@ -92,6 +92,11 @@ int64_t most_units(const GemmConfig& c, const Problem& p) {
   return walks(p) * units_m(c, p) * units_n(c, p);
 }
 
+/// Whether the tiles of a group that need a row of B ask for it at a time: groups of a few tiles, column by column.
+bool walks_columns(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
+  return (p.layout == Layout::masked || p.layout == Layout::offsets) && units_m(c, p) * 3 <= clusters(c, p, device);
+}
+
 /// Clusters' widths along n such that the tiles in flight at a time touch the fewest rows of A and B.
 int best_raster(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
   const int64_t in_flight = clusters(c, p, device);
@@ -100,8 +105,8 @@ int best_raster(const GemmConfig& c, const Problem& p, const DeviceInfo& device)
   // to 8 % less time for 4096×24576×1536 and 4096×32768×512 (H100, 2026-11-23).
   if (p.layout == Layout::dense && p.m * p.k < device.l2_bytes / 8)
     return static_cast<int>(std::clamp<int64_t>(in_flight / tall, 1, wide));
-  // Where groups are a few tiles high, all tiles of a group take the same columns of its B at a time: up to 15 % less time.
-  if ((p.layout == Layout::masked || p.layout == Layout::offsets) && tall * 3 <= in_flight) return 1;
+  // Up to 15 % less time.
+  if (walks_columns(c, p, device)) return 1;
   int64_t best = 1, least = INT64_MAX;
   for (int64_t width = 1; width <= std::min<int64_t>(wide, in_flight); ++width) {
     const int64_t height = std::min(tall, div_up(in_flight, width));
@@ -118,13 +123,20 @@ int best_raster(const GemmConfig& c, const Problem& p, const DeviceInfo& device)
   return static_cast<int>(std::clamp<int64_t>(fitting, best, wide));
 }
 
-/// Whether B's lines shall leave L2 before others: where each is needed by one or two rounds of tiles. Other lines then stay,
-/// and those of them that are dirty need not be written meanwhile. 200 dense products (H100, 2026-11-23), geometric means of
-/// the times with it over those without, L2 full of dirty lines and of clean ones: 0.92 and 1.01 for m <= 128 and a B that
-/// fits L2, 0.93 and 1.02 where it does not; 0.95 and 0.99 for m > 128 in up to two rounds, 1.04 and 1.03 in more.
+/// Whether B's lines shall leave L2 before others: where the tiles that need one ask for it at about the same time. Other
+/// lines then stay, and those of them that are dirty need not be written meanwhile. 200 dense products (H100, 2026-11-23),
+/// geometric means of the times with it over those without, L2 full of dirty lines and of clean ones: 0.92 and 1.01 for
+/// m <= 128; 0.95 and 0.99 for m > 128 in up to two rounds, 1.04 and 1.03 in more. Where B is many times as large as L2, what
+/// was dirty is soon gone: 32 experts of 4096×7168 with 20 rows took 333 µs without and 338 to 372 with it.
 bool streams_b(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
-  return p.layout != Layout::k_grouped && expected_units(c, p).mean <= 2.0 * clusters(c, p, device) &&
-         (rows_of_group(p) > 128 || p.groups * p.n * p.k <= device.l2_bytes);
+  if (p.layout == Layout::k_grouped || p.groups * p.n * p.k > 4 * device.l2_bytes) return false;
+  return units_m(c, p) == 1 || walks_columns(c, p, device) || expected_units(c, p).mean <= 2.0 * clusters(c, p, device);
+}
+
+/// What L2 asks memory for where it lacks a part of B. A streamed line is gone after a microsecond or two, and with it what
+/// the next stage would need of 256 bytes, unless that one soon follows: where an SM takes up to 128 rows of B at a time.
+int b_fetch_bytes(const GemmConfig& c, const Problem& p, bool streamed) {
+  return streamed && (rows_of_group(p) > 128 || c.tile_n * c.ctas_per_sm > 128) ? 128 : 256;
 }
 
 GemmPlan make_plan(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
@@ -135,6 +147,7 @@ GemmPlan make_plan(const GemmConfig& c, const Problem& p, const DeviceInfo& devi
   plan.smem_bytes = static_cast<int>(smem_layout(c).bytes);
   plan.raster_tiles = best_raster(c, p, device);
   plan.stream_b = streams_b(c, p, device);
+  plan.b_fetch_bytes = b_fetch_bytes(c, p, plan.stream_b);
   plan.estimate_us = estimate_us(c, p, device);
   return plan;
 }

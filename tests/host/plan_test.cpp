@@ -223,7 +223,7 @@ TEST(Plan, TilesThatShareRowsOfBRunAtTheSameTime) {
   EXPECT_EQ(raster({.m = 4096, .n = 24576, .k = 1536}, 256), 132 / 16);  // A stays in L2: whole columns of 16 tiles
 }
 
-TEST(Plan, StreamsBWhereNoLaterRoundNeedsIt) {
+TEST(Plan, StreamsBWhereThoseWhoNeedItAskAtOnce) {
   const auto streams = [](Problem p, GemmConfig c, int num_sms = 0) {
     p.num_sms = num_sms;
     c.layout = p.layout, c.d_type = p.d_type, c.accumulate = p.accumulate;
@@ -234,17 +234,30 @@ TEST(Plan, StreamsBWhereNoLaterRoundNeedsIt) {
   EXPECT_TRUE(streams({.m = 1024, .n = 4096, .k = 7168}, square));      // two rounds
   EXPECT_FALSE(streams({.m = 1152, .n = 4096, .k = 7168}, square));     // three
   EXPECT_FALSE(streams({.m = 512, .n = 4096, .k = 7168}, square, 60));  // on fewer SMs
-  EXPECT_TRUE(streams({.m = 128, .n = 4096, .k = 7168}, square));       // B fits L2
-  EXPECT_FALSE(streams({.m = 128, .n = 7168, .k = 16384}, square));     // it does not
-  EXPECT_TRUE(streams({.m = 129, .n = 7168, .k = 16384}, square));      // but more reads A than B
+  EXPECT_TRUE(streams({.m = 128, .n = 24576, .k = 1536}, square, 60));  // each tile has a B of its own
+  EXPECT_TRUE(streams({.m = 128, .n = 7168, .k = 16384}, square));
+  EXPECT_FALSE(streams({.m = 128, .n = 129280, .k = 7168}, square));  // 18 times as large as L2
   Problem experts{.m = 1024, .n = 4096, .k = 7168, .layout = Layout::masked, .groups = 4, .expected_m = 128};
-  EXPECT_FALSE(streams(experts, square));  // all experts' B together do not fit
-  experts.expected_m = 320;
-  EXPECT_FALSE(streams(experts, square));  // some twelve rows of 32 tiles
-  experts.groups = 2;
   EXPECT_TRUE(streams(experts, square));
+  experts.expected_m = 320;
+  EXPECT_TRUE(streams(experts, square));  // some twelve rows of 32 tiles, but those of a column together
+  experts.m = experts.expected_m = 16384;
+  EXPECT_FALSE(streams(experts, square));
+  experts.expected_m = 20, experts.groups = 32;
+  EXPECT_FALSE(streams(experts, square));
   EXPECT_FALSE(streams(
       {.m = 128, .n = 128, .k = 512, .d_type = DType::f32, .accumulate = true, .layout = Layout::k_grouped}, square));
+}
+
+TEST(Plan, AsksMemoryForNoMoreThanAStreamedLineLivesFor) {
+  const auto bytes = [](int64_t m, int64_t n, int64_t k, const GemmConfig& c) {
+    return plan({.m = m, .n = n, .k = k}, DeviceInfo::h100(), c).b_fetch_bytes;
+  };
+  EXPECT_EQ(bytes(64, 4096, 7168, {.tile_m = 64, .tile_n = 64, .stages = 3, .ctas_per_sm = 2}), 256);
+  EXPECT_EQ(bytes(64, 4096, 7168, {.tile_m = 64, .tile_n = 128, .stages = 3, .ctas_per_sm = 2}), 128);
+  EXPECT_EQ(bytes(256, 4096, 7168, {.tile_m = 64, .tile_n = 64, .stages = 3}), 128);
+  EXPECT_EQ(bytes(64, 129280, 7168, {.tile_m = 64, .tile_n = 128, .stages = 3, .ctas_per_sm = 2}),
+            256);  // not streamed
 }
 
 TEST(Plan, RespectsTheNumberOfSms) {
