@@ -310,7 +310,7 @@ std::vector<GemmConfig> kernels_for(const Problem& problem, const DeviceInfo& de
   for (std::size_t i = 0; i < kRowLadder.size(); ++i) {
     Problem at = whole;
     at.m = at.expected_m = kRowLadder[i];
-    if (at.layout == Layout::offsets) at.m *= at.groups;
+    if (at.layout == Layout::offsets || at.layout == Layout::contiguous) at.m *= at.groups;
     for (const GemmConfig& c : all) times[i].push_back(estimate_us(c, at, device));
     best[i] = *std::min_element(times[i].begin(), times[i].end());
   }
