@@ -260,6 +260,16 @@ TEST(Plan, AsksMemoryForNoMoreThanAStreamedLineLivesFor) {
             256);  // not streamed
 }
 
+TEST(Plan, KernelsOfContiguousGroupsSuitEachGroupsRows) {
+  const DeviceInfo h100 = DeviceInfo::h100();
+  for (const int64_t groups : {4, 8, 64}) {
+    const Problem p{.m = groups * 384, .n = 1536, .k = 4096, .layout = Layout::contiguous, .groups = groups};
+    double best = plan(p, h100).estimate_us;
+    for (const GemmConfig& c : candidates(p, h100)) best = std::min(best, estimate_us(c, p, h100));
+    EXPECT_LT(plan(p, h100).estimate_us, 1.02 * best) << groups;
+  }
+}
+
 TEST(Plan, RespectsTheNumberOfSms) {
   for (const DeviceInfo& device : devices())
     for (const int num_sms : {1, 2, 3, 7, 19, 66, 131, 132, 133, 1000})
