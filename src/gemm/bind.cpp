@@ -155,11 +155,11 @@ GemmArgs bind(const GemmPlan& plan, const Problem& problem, const Fp8Tensor& a, 
   const uint32_t rows = units_m(plan.config, m);
   args.stream_b = plan.stream_b;
   args.stage_bytes = loaded_stage_bytes(plan.config, m);
-  args.work = {.order = order,
-               .by_band = Divisor::make(order.width * rows),
-               .by_group = Divisor::make(order.units_n * rows),
-               .m = m,
+  args.work = {.m = m,
                .clusters = static_cast<uint32_t>(plan.grid / plan.config.cluster),
+               .order = order,
+               .by_band = Divisor::make(order.width() * rows),
+               .by_group = Divisor::make(order.units_n * rows),
                .groups = static_cast<uint32_t>(problem.groups),
                .alignment = static_cast<uint32_t>(group_rows.alignment),
                .zero_padding = group_rows.zero_padding,

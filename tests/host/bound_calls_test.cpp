@@ -79,9 +79,9 @@ std::string bytes_of(void** params) {
   std::string bytes(static_cast<const char*>(params[0]), sizeof(GemmArgs));
   const auto clear = [&](std::size_t from, std::size_t to) { bytes.replace(from, to - from, to - from, '\0'); };
   constexpr std::size_t kWork = offsetof(GemmArgs, work);
-  clear(offsetof(GemmArgs, prefetch_b) + sizeof(bool), kWork);
+  clear(offsetof(GemmArgs, in_place) + sizeof(bool), kWork);
   clear(kWork + offsetof(Work, zero_padding) + sizeof(bool), kWork + offsetof(Work, layout));
-  clear(kWork + sizeof(Work), sizeof(GemmArgs));
+  clear(offsetof(GemmArgs, tma_cols) + sizeof(uint32_t), sizeof(GemmArgs));
   return bytes;
 }
 

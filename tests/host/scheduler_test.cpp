@@ -26,12 +26,12 @@ std::string text(const Grid& g) {
 }
 
 constexpr Work work_of(const Grid& g) {
-  return {.order = TileOrder::make(g.config, g.n, g.raster),
+  return {.m = g.m,
+          .clusters = g.grid / static_cast<uint32_t>(g.config.cluster),
+          .order = TileOrder::make(g.config, g.n, g.raster),
           .by_band = Divisor::make(std::min(g.raster, ceil_div(g.n, g.config.tile_n * cluster_n(g.config))) *
                                    units_m(g.config, g.m)),
           .by_group = {},
-          .m = g.m,
-          .clusters = g.grid / static_cast<uint32_t>(g.config.cluster),
           .groups = 1,
           .alignment = 1,
           .zero_padding = false,
@@ -178,11 +178,11 @@ struct Groups {
 
   Work work() const {
     return {
+        .m = m,
+        .clusters = grid / static_cast<uint32_t>(config.cluster),
         .order = TileOrder::make(config, n, raster),
         .by_band = Divisor::make(std::min(raster, ceil_div(n, config.tile_n * cluster_n(config))) * units_m(config, m)),
         .by_group = {},
-        .m = m,
-        .clusters = grid / static_cast<uint32_t>(config.cluster),
         .groups = static_cast<uint32_t>(numbers.size()),
         .alignment = alignment,
         .zero_padding = zero_padding,

@@ -12,6 +12,13 @@ struct GemmArgs {
                       // boxes of scale_a_box_rows; unused without scales
   TensorMap scale_b;  // [ceil(k/128), n] FP32, boxes of tile_n; only with scale_rows_b = 1
   TensorMap d;        // [m, n] or, where groups end inside a tile, see store_panel; unused where tma_cols is 0
+  // What each CTA needs before its first load lies in 64 bytes, since constants come by the line.
+  uint32_t k;
+  uint32_t stage_bytes;  // see loaded_stage_bytes
+  bool stream_b;         // B's lines are the first to leave L2
+  bool prefetch_b;       // B may be read before the kernels before this one have ended
+  bool in_place;         // C is D, f32: TMA adds to it, C is not read
+  Work work;
   const float* block_scale_b;  // only with scale_rows_b = 128; null: unit scales
   int64_t scale_b_stride_n;    // elements from one block of 128 rows of B to the next
   int64_t scale_b_stride_k;    // elements from one block of 128 of k to the next
@@ -22,13 +29,8 @@ struct GemmArgs {
   void* d_data;
   int64_t d_pitch;         // elements
   int64_t d_stride_group;  // elements; 0 but in the masked and the k-grouped layout
-  uint32_t n, k;
-  uint32_t tma_cols;     // TMA stores what lies before this column: see stored_by_tma
-  uint32_t stage_bytes;  // see loaded_stage_bytes
-  bool in_place;         // C is D, f32: TMA adds to it, C is not read
-  bool prefetch_b;       // B may be read before the kernels before this one have ended
-  bool stream_b;         // B's lines are the first to leave L2
-  Work work;
+  uint32_t n;
+  uint32_t tma_cols;  // TMA stores what lies before this column: see stored_by_tma
 };
 
 /// The groups of a k-grouped launch, largest first, since the last tiles should be the short ones. Each has maps of its own,

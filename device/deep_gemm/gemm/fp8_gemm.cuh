@@ -5,11 +5,13 @@
 // Roles       math: the first one or two warpgroups; warpgroup g owns rows [g · 64 · row_waves, …) of the tile.
 //             load: warp 0 of the last warpgroup; its first lane issues TMA loads (A, B, scales of single rows).
 //             store: warp 1 of the last warpgroup; its first lane issues TMA stores (D), or all of them store a panel that
-//             TMA cannot. The other two warps have nothing to do.
+//             TMA cannot. The other two warps only prepare: barriers of the stages, descriptors of tensor maps.
 // Barriers    full[stage]:   1 arrival of the load thread, with the bytes of a stage. Math threads wait on it.
 //             empty[stage]:  1 arrival of each math warp of each CTA of the cluster. The load thread waits on it.
 //             d_full[slot]:  1 arrival of each math warp that has staged its part of a panel of D. The store warp waits.
 //             d_empty[slot]: 1 arrival of the store warp when the panel has been read. Math threads wait on it.
+// Start       the first load is what all others wait for, so nothing is done before it that another warp can do meanwhile:
+//             see run_last_warpgroup. Math and store warps wait until all of the CTA (or cluster) have arrived.
 // Timeline    load:  [tile] pop → [step] wait empty → announce bytes → A, B, scale_a by TMA
 //             math:  [tile] → [step] wait full → [wave] 4 wgmma, after the last release and ask for the next stage, promote
 //                    → [end of tile]
@@ -90,6 +92,7 @@ struct Fp8Gemm {
   // they are loaded before the first one, which a second wave makes up for, or after the last one (__syncwarp keeps them
   // there). Either is 2 to 4 % faster (H100, 2026-11-23).
   static constexpr bool kScalesFirst = kWaves > 1 && !kRowScalesB;
+  static constexpr uint32_t kAllReady = 0, kStagesReady = 1;  // named barriers
   using Args = typename ArgsOf<C.layout>::Type;
   using Stages = Ring<C.stages, 1, kMathThreads / 32 * sharers(C)>;
   using Panels = PanelRing<C>;
@@ -171,17 +174,41 @@ struct Fp8Gemm {
       ptx::tma_load_2d(smem + kSmem.scale_b + slot * scale_b_stage_bytes(C), args.scale_b, full, tile.col, block);
   }
 
+  /// All threads of the CTA, or of the cluster, meet once: barriers are initialised before it.
+  DG_DEVICE static void arrive() {
+    if constexpr (C.cluster > 1) {
+      ptx::cluster_arrive_relaxed();
+    } else {
+      ptx::block_arrive(kAllReady, num_threads(C));
+    }
+  }
+  DG_DEVICE static void arrive_and_wait() {
+    if constexpr (C.cluster > 1) {
+      ptx::cluster_sync_relaxed();
+    } else {
+      ptx::block_sync(kAllReady, num_threads(C));
+    }
+  }
+
   DG_DEVICE static void load_tiles(const Args& args, uint8_t* smem, const Stages& ring) {
-    const bool is_leader = threadIdx.x % 32 == 0;
-    typename Stages::Position at;
+    ptx::griddepcontrol_wait();
+    Scheduler tiles = scheduler(args);
     Tile tile;
-    for (Scheduler tiles = scheduler(args); tiles.pop(tile);) {
+    bool more = tiles.pop(tile);
+    ptx::block_sync(kStagesReady, 64);
+    if constexpr (sharers(C) > 1) {
+      arrive_and_wait();
+    } else {
+      arrive();  // nobody else is needed to load
+    }
+    typename Stages::Position at;
+    for (; more; more = tiles.pop(tile)) {
       const Steps own = steps(args, tile);
-      const uint32_t count = is_leader ? own.count : 0;
 #pragma unroll 1  // copies of this loop only cost time to compile
-      for (uint32_t step = 0; step < count; ++step, at.advance()) {
+      for (uint32_t step = 0; step < own.count; ++step, at.advance()) {
         const uint32_t block = own.first + step;
         ring.wait_empty(at, tile);
+        if (!ptx::elect_one()) continue;
         uint64_t* full = ring.full + at.slot;
         ptx::mbarrier_arrive_expect_tx(full, args.stage_bytes);
         load_operand<C.tile_m, cluster_n(C), kGroupsOfA>(smem + kSmem.a + at.slot * a_stage_bytes(C), map_a(args, tile),
@@ -197,14 +224,20 @@ struct Fp8Gemm {
         load_scales(smem, at.slot, full, args, tile, block);
       }
     }
-    if (!is_leader) return;
-    ptx::griddepcontrol_launch_dependents();
+    if (ptx::elect_one()) ptx::griddepcontrol_launch_dependents();
     if constexpr (sharers(C) > 1) ring.drain(at);
   }
 
-  /// B's first stages into L2, while the kernels before this one still run. Which rows those are only the host knows in
-  /// time, so not for experts.
-  DG_DEVICE static void prefetch_b(const Args& args) {
+  /// One thread: descriptors of tensor maps, and B's first stages into L2 while the kernels before this one still run. Which
+  /// rows those are only the host knows in time, so not for experts.
+  DG_DEVICE static void prefetch(const Args& args) {
+    if constexpr (C.layout != Layout::k_grouped) {
+      ptx::prefetch_tensormap(args.a);
+      ptx::prefetch_tensormap(args.b);
+    }
+    if constexpr (C.scaled_a) ptx::prefetch_tensormap(args.scale_a);
+    if constexpr (kRowScalesB) ptx::prefetch_tensormap(args.scale_b);
+    if (args.tma_cols > 0) ptx::prefetch_tensormap(args.d);
     if constexpr (C.layout == Layout::dense) {
       Tile tile;
       if (Scheduler tiles = scheduler(args); !args.prefetch_b || !tiles.pop(tile)) return;
@@ -309,7 +342,7 @@ struct Fp8Gemm {
       }
       if constexpr (C.split_k) {
         float total[kRowWaves][stored_cols(C) / 2];
-        add_parts<C>(smem + kSmem.parts, parts, part_at, tile, sum, total);
+        add_parts<C>(smem + kSmem.parts, parts, part_at, tile, group_row + warp_row, sum, total);
         stage_tile<C>(args, smem + kSmem.d, panels, panel_at, stored_part(args, tile), group_row + warp_row, total);
       } else {
         stage_tile<C>(args, smem + kSmem.d, panels, panel_at, stored_part(args, tile), group_row + warp_row, sum);
@@ -343,36 +376,46 @@ struct Fp8Gemm {
     const Stages stages{barriers(kSmem.full), barriers(kSmem.empty), "stages"};
     const Panels panels{barriers(kSmem.d_full), barriers(kSmem.d_empty), "panels"};
     const Parts parts{barriers(kSmem.parts_full), barriers(kSmem.parts_empty), "parts"};
-    if (threadIdx.x == kMathThreads) {
-      if constexpr (C.layout != Layout::k_grouped) {
-        ptx::prefetch_tensormap(args.a);
-        ptx::prefetch_tensormap(args.b);
-      }
-      if constexpr (C.scaled_a) ptx::prefetch_tensormap(args.scale_a);
-      if constexpr (kRowScalesB) ptx::prefetch_tensormap(args.scale_b);
-      if (args.tma_cols > 0) ptx::prefetch_tensormap(args.d);
-      stages.init();
-      panels.init();
-      if constexpr (C.split_k) parts.init();
-      ptx::fence_mbarrier_init();
-      prefetch_b(args);
-    }
-    if constexpr (C.cluster > 1) {
-      ptx::cluster_sync_relaxed();
-    } else {
-      __syncthreads();
-    }
+    const uint32_t warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
+    // Math comes first in the code: after the other roles its loop took up to 1 % longer (128×256, H100, 2026-11-24).
+    if (warp >= kMathThreads / 32)
+      return run_last_warpgroup(args, smem, warp - kMathThreads / 32, stages, panels, parts);
+    ptx::setmaxnreg_inc<math_registers(C)>();
+    arrive_and_wait();
     ptx::griddepcontrol_wait();
+    multiply_tiles(args, smem, stages, panels, parts);
+  }
 
-    if (threadIdx.x >= kMathThreads) {
-      ptx::setmaxnreg_dec<load_registers(C)>();
-      const uint32_t warp = (threadIdx.x - kMathThreads) / 32;
-      if (warp == 0) load_tiles(args, smem, stages);
-      if (warp == 1) store_tiles(args, smem, panels);
-    } else {
-      ptx::setmaxnreg_inc<math_registers(C)>();
-      multiply_tiles(args, smem, stages, panels, parts);
+  /// While the load warp finds its first tile, two others initialise the barriers, and the last one fetches descriptors. A
+  /// first load is issued some 900 clocks after the CTA's first instruction; done by one thread, one after the other, that
+  /// took 2300 (H100, clean L2, 2026-11-24). `warp`: of the warpgroup.
+  DG_DEVICE static void run_last_warpgroup(const Args& args, uint8_t* smem, uint32_t warp, const Stages& stages,
+                                           const Panels& panels, const Parts& parts) {
+    ptx::setmaxnreg_dec<load_registers(C)>();
+    if (warp == 0) return load_tiles(args, smem, stages);
+    if (warp == 1) {
+      if (ptx::elect_one()) {
+        panels.init();
+        if constexpr (C.split_k) parts.init();
+        ptx::fence_mbarrier_init();
+      }
+      __syncwarp();
+      arrive_and_wait();
+      ptx::griddepcontrol_wait();
+      return store_tiles(args, smem, panels);
     }
+    if (warp == 2) {
+      if (ptx::elect_one()) {
+        stages.init();
+        ptx::fence_mbarrier_init();
+      }
+      __syncwarp();
+      ptx::block_sync(kStagesReady, 64);
+    } else {
+      if (ptx::elect_one()) prefetch(args);
+      __syncwarp();
+    }
+    arrive_and_wait();
   }
 };
 

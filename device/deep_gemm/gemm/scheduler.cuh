@@ -33,30 +33,31 @@ struct Divisor {
 /// walked down m, row by row, so that the units in flight at any time form a compact rectangle whose operands fit L2 and
 /// write rows of D together. (Walked column by column, 4096×32768×512 took 13 % longer: H100, 2026-11-22.)
 struct TileOrder {
-  uint32_t units_n, width, last_width;  // the last band may be narrower
-  Divisor by_width, by_last_width;
+  uint32_t units_n;
+  Divisor by_width, by_last_width;  // the last band may be narrower
 
   static DG_HD constexpr TileOrder make(const GemmConfig& c, uint32_t n, uint32_t band_width) {
     const uint32_t units_n = ceil_div(n, c.tile_n * cluster_n(c)), width = min(band_width, units_n);
     const uint32_t last = units_n % width == 0 ? width : units_n % width;
-    return {units_n, width, last, Divisor::make(width), Divisor::make(last)};
+    return {units_n, Divisor::make(width), Divisor::make(last)};
   }
+  DG_HD constexpr uint32_t width() const { return by_width.value; }
   /// Row and column, in units, of the unit that comes after `inside` others in its band.
   DG_HD constexpr void locate(uint32_t band, uint32_t inside, uint32_t& row, uint32_t& col) const {
-    const uint32_t first = band * width;
-    const bool whole = first + width <= units_n;
-    row = whole ? by_width.quotient(inside) : by_last_width.quotient(inside);
-    col = first + inside - row * (whole ? width : last_width);
+    const uint32_t first = band * width();
+    const Divisor& by = first + width() <= units_n ? by_width : by_last_width;
+    row = by.quotient(inside);
+    col = first + inside - row * by.value;
   }
 };
 
-/// All that the CTAs of a launch share. The host makes it.
+/// All that the CTAs of a launch share. The host makes it. What a first tile is found with comes first: see GemmArgs.
 struct Work {
-  TileOrder order;
-  Divisor by_band;    // units of a whole band; where the host knows its height
-  Divisor by_group;   // k-grouped: units of a group
   uint32_t m;         // rows of A; in the masked layout, of a group of A
   uint32_t clusters;  // in the grid
+  TileOrder order;
+  Divisor by_band;   // units of a whole band; where the host knows its height
+  Divisor by_group;  // k-grouped: units of a group
   uint32_t groups;
   uint32_t alignment;  // offsets: a group starts at a multiple of this
   bool zero_padding;   // offsets: rows between a group's end and that multiple are stored as zeros
@@ -191,7 +192,7 @@ struct GroupScheduler {
     const uint32_t before = lane == 0 ? 0 : units_up_to[lane - 1];
     uint32_t row = 0, col = 0;
     const uint32_t inside = unit - units_before - before;
-    const uint32_t band_units = ceil_div(last - first, tile_m) * work.order.width, band = inside / band_units;
+    const uint32_t band_units = ceil_div(last - first, tile_m) * work.order.width(), band = inside / band_units;
     work.order.locate(band, inside - band * band_units, row, col);
     tile = {first + row * tile_m, col * unit_cols + own_col, group + lane, last, valid_end[lane]};
     unit += work.clusters;

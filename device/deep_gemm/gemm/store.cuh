@@ -5,6 +5,7 @@
 #include <deep_gemm/core/pipeline.cuh>
 #include <deep_gemm/gemm/args.cuh>
 #include <deep_gemm/gemm/layout.cuh>
+#include <deep_gemm/ptx/control.cuh>
 #include <deep_gemm/ptx/stmatrix.cuh>
 #include <deep_gemm/ptx/tma.cuh>
 
@@ -157,7 +158,7 @@ DG_DEVICE void store_panel(const GemmArgs& args, const uint8_t* panel, const Til
 template <GemmConfig C>
 DG_DEVICE void store_tile(const GemmArgs& args, const uint8_t* staging, const PanelRing<C>& ring,
                           typename PanelRing<C>::Position& at, const Tile& tile, bool is_last) {
-  const bool is_leader = threadIdx.x % 32 == 0;
+  const bool is_leader = ptx::elect_one();
 #pragma unroll 1
   for (uint32_t p = 0; p < panels(C); ++p, at.advance()) {
     const uint32_t col = tile.col + p * panel_cols(C);

@@ -11,10 +11,31 @@ DG_DEVICE uint32_t cluster_rank() {
   asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
   return rank;
 }
-// barrier.cluster.arrive.relaxed.aligned; barrier.cluster.wait.aligned;   PTX ISA 8.0, sm_90
+// elect.sync _|p, 0xffffffff;   PTX ISA 8.0, sm_90; true in one lane of a whole warp, always the same one
+// ptxas then knows that a single thread follows. Of `threadIdx.x % 32 == 0` it does not: it puts each TMA instruction into a loop
+// over threads and its operands into registers of the thread, and loading a stage takes 500 clocks instead of 300 (H100,
+// 2026-11-24).
+DG_DEVICE bool elect_one() {
+  uint32_t elected;
+  asm volatile("{\n.reg .pred p;\nelect.sync _|p, 0xffffffff;\nselp.u32 %0, 1, 0, p;\n}" : "=r"(elected));
+  return elected;
+}
+// barrier.cluster.arrive.relaxed.aligned;   PTX ISA 8.0, sm_90
 // Orders no memory accesses but those a fence before it covers (fence.mbarrier_init).
+DG_DEVICE void cluster_arrive_relaxed() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
+// barrier.cluster.wait.aligned;   PTX ISA 7.8, sm_90; until all threads of the cluster have arrived
+DG_DEVICE void cluster_wait() { asm volatile("barrier.cluster.wait.aligned;" ::: "memory"); }
 DG_DEVICE void cluster_sync_relaxed() {
-  asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+  cluster_arrive_relaxed();
+  cluster_wait();
+}
+// barrier.cta.sync.aligned id, threads;   PTX ISA 7.8; by whole warps
+DG_DEVICE void block_sync(uint32_t id, uint32_t threads) {
+  asm volatile("barrier.cta.sync.aligned %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+// barrier.cta.arrive.aligned id, threads;   PTX ISA 7.8; by whole warps
+DG_DEVICE void block_arrive(uint32_t id, uint32_t threads) {
+  asm volatile("barrier.cta.arrive.aligned %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 // setmaxnreg.{inc,dec}.sync.aligned.u32 n;   PTX ISA 8.0, sm_90a; by all warps of a warpgroup
 template <int kRegisters>
