@@ -159,6 +159,11 @@ GemmArgs bind(const GemmPlan& plan, const Problem& problem, const Fp8Tensor& a, 
                .clusters = static_cast<uint32_t>(plan.grid / plan.config.cluster),
                .order = order,
                .by_band = Divisor::make(order.width() * rows),
+               .last_row = plan.config.layout == Layout::dense
+                               ? last_start(plan.config, m, static_cast<uint32_t>(plan.config.tile_m), kRowStep)
+                               : ~0u,
+               .last_col = last_start(plan.config, args.n, static_cast<uint32_t>(plan.config.tile_n),
+                                      scale_offset_step(plan.config)),
                .by_group = Divisor::make(order.units_n * rows),
                .groups = static_cast<uint32_t>(problem.groups),
                .alignment = static_cast<uint32_t>(group_rows.alignment),

@@ -31,6 +31,8 @@ constexpr Work work_of(const Grid& g) {
           .order = TileOrder::make(g.config, g.n, g.raster),
           .by_band = Divisor::make(std::min(g.raster, ceil_div(g.n, g.config.tile_n * cluster_n(g.config))) *
                                    units_m(g.config, g.m)),
+          .last_row = ~0u,
+          .last_col = ~0u,
           .by_group = {},
           .groups = 1,
           .alignment = 1,
@@ -104,6 +106,44 @@ void expect_sound(const Grid& g, std::vector<int>& visits) {
       << *std::max_element(visits.begin(), visits.end()) << " times";
 }
 
+/// The same tiles with those at the edges moved up: they still reach the edge, none reaches a step beyond it, and all else
+/// stays where it was.
+void expect_moved_up(const Grid& g) {
+  const auto tile_m = static_cast<uint32_t>(g.config.tile_m), tile_n = static_cast<uint32_t>(g.config.tile_n);
+  const uint32_t step = scale_offset_step(g.config);
+  const Work plain = work_of(g);
+  Work work = plain;
+  work.last_row = last_start(g.config, g.m, tile_m, kRowStep);
+  work.last_col = last_start(g.config, g.n, tile_n, step);
+  const auto expect = [&](uint32_t moved, uint32_t unmoved, uint32_t length, uint32_t tile, uint32_t multiple) {
+    if (length < tile || unmoved + tile <= length) {
+      ASSERT_EQ(moved, unmoved) << text(g);
+    } else {
+      ASSERT_TRUE(moved + tile >= length && moved + tile < length + multiple && moved <= unmoved) << text(g);
+      ASSERT_EQ(moved % multiple, 0u) << text(g);
+    }
+  };
+  for (uint32_t cta = 0; cta < g.grid; ++cta) {
+    DenseScheduler moved(g.config, work, cta), unmoved(g.config, plain, cta);
+    for (Tile tile{}, at_first{}; unmoved.pop(at_first);) {
+      ASSERT_TRUE(moved.pop(tile)) << text(g);
+      expect(tile.row, at_first.row, g.m, tile_m, kRowStep);
+      expect(tile.col, at_first.col, g.n, tile_n, step);
+    }
+  }
+}
+
+TEST(Scheduler, NoTileIsMovedUpWhereThatWouldCountTwice) {
+  GemmConfig c{.tile_m = 128, .tile_n = 96};
+  EXPECT_EQ(last_start(c, 300, 128, kRowStep), 172u);
+  EXPECT_EQ(last_start(c, 301, 128, kRowStep), 176u);
+  EXPECT_EQ(last_start(c, 128, 128, kRowStep), 0u);
+  EXPECT_EQ(last_start(c, 127, 128, kRowStep), ~0u);
+  EXPECT_EQ(last_start(c, 336, 96, 32), 256u);
+  c.accumulate = true;
+  EXPECT_EQ(last_start(c, 300, 128, kRowStep), ~0u);
+}
+
 TEST(Scheduler, VisitsEveryTileOnceForTenThousandGrids) {
   std::mt19937 random(1);
   const auto between = [&](int least, int most) { return std::uniform_int_distribution<int>(least, most)(random); };
@@ -121,6 +161,7 @@ TEST(Scheduler, VisitsEveryTileOnceForTenThousandGrids) {
     g.raster = static_cast<uint32_t>(between(1, between(0, 3) ? 6 : 40));
     g.grid = static_cast<uint32_t>(between(1, between(0, 1) ? 8 : 100) * g.config.cluster);
     expect_sound(g, visits);
+    expect_moved_up(g);
   }
 }
 
@@ -182,6 +223,8 @@ struct Groups {
         .clusters = grid / static_cast<uint32_t>(config.cluster),
         .order = TileOrder::make(config, n, raster),
         .by_band = Divisor::make(std::min(raster, ceil_div(n, config.tile_n * cluster_n(config))) * units_m(config, m)),
+        .last_row = ~0u,
+        .last_col = ~0u,
         .by_group = {},
         .groups = static_cast<uint32_t>(numbers.size()),
         .alignment = alignment,

@@ -71,6 +71,7 @@ struct Ring {
     wait_phase(full + at.slot, at.phase, name, "full", at.slot, tile);
   }
   DG_DEVICE bool is_full(Position at) const { return ptx::mbarrier_test_wait_parity(full + at.slot, at.phase); }
+  DG_DEVICE bool is_empty(Position at) const { return ptx::mbarrier_test_wait_parity(empty + at.slot, at.phase ^ 1); }
   /// By whoever fills the slots, at the end: returns when all slots are empty, so that no arrival and no multicast of
   /// another CTA is still on its way here and the CTA may exit.
   DG_DEVICE void drain(Position at) const {

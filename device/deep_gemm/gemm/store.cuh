@@ -81,10 +81,14 @@ DG_DEVICE void stage_tile(const GemmArgs& args, uint8_t* staging, const PanelRin
                           typename PanelRing<C>::Position& at, const Tile& tile, uint32_t first,
                           float (&sum)[row_waves(C)][stored_cols(C) / 2]) {
   const uint32_t lane = threadIdx.x % 32;
+  bool is_empty[panel_slots(C)];  // asked of all slots at a time, since an answer takes 80 clocks
+  typename PanelRing<C>::Position ahead = at;
+#pragma unroll
+  for (uint32_t p = 0; p < panel_slots(C); ++p, ahead.advance()) is_empty[p] = ring.is_empty(ahead);
 #pragma unroll
   for (uint32_t p = 0; p < panels(C); ++p, at.advance()) {
     uint8_t* panel = staging + at.slot * panel_bytes(C);
-    ring.wait_empty(at, tile);
+    if (p >= panel_slots(C) || !is_empty[p]) ring.wait_empty(at, tile);
 #pragma unroll
     for (uint32_t wave = 0; wave < row_waves(C); ++wave) {
       const uint32_t in_tile = first + wave * 64, row = tile.row + in_tile + lane / 4;
