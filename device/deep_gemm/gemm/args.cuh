@@ -12,7 +12,7 @@ struct GemmArgs {
                       // boxes of scale_a_box_rows; unused without scales
   TensorMap scale_b;  // [ceil(k/128), n] FP32, boxes of tile_n; only with scale_rows_b = 1
   TensorMap d;        // [m, n] or, where groups end inside a tile, see store_panel; unused where tma_cols is 0
-  // What each CTA needs before its first load lies in 64 bytes, since constants come by the line.
+  // What each CTA needs before its first load lies in the 72 bytes from here on: constants come by the line of 64.
   uint32_t k;
   uint32_t stage_bytes;  // see loaded_stage_bytes
   bool stream_b;         // B's lines are the first to leave L2

@@ -3,8 +3,8 @@
 // A, B: FP8 e4m3 or e5m2, K-major. Scales, sums and promotion: FP32. D: BF16 or FP32, rounded once.
 //
 // Roles       math: the first one or two warpgroups; warpgroup g owns rows [g · 64 · row_waves, …) of the tile.
-//             load: warp 0 of the last warpgroup; its first lane issues TMA loads (A, B, scales of single rows).
-//             store: warp 1 of the last warpgroup; its first lane issues TMA stores (D), or all of them store a panel that
+//             load: warp 0 of the last warpgroup; one lane of it issues TMA loads (A, B, scales of single rows).
+//             store: warp 1 of the last warpgroup; one lane of it issues TMA stores (D), or all of them store a panel that
 //             TMA cannot. The other two warps only prepare: barriers of the stages, descriptors of tensor maps.
 // Barriers    full[stage]:   1 arrival of the load thread, with the bytes of a stage. Math threads wait on it.
 //             empty[stage]:  1 arrival of each math warp of each CTA of the cluster. The load thread waits on it.
@@ -415,7 +415,7 @@ struct Fp8Gemm {
       if (ptx::elect_one()) prefetch(args);
       __syncwarp();
     }
-    arrive_and_wait();
+    arrive();
   }
 };
 
