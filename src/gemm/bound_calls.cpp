@@ -6,15 +6,14 @@
 
 namespace deep_gemm {
 
+template <typename Options>
 Call::Call(Layout layout_in, const Fp8Tensor& a_in, const Fp8Tensor& b_in, const TensorView& d_in,
-           const GemmOptions& options)
+           const Options& options, OfAll)
     : layout(layout_in),
       a(a_in),
       b(b_in),
       d(d_in),
-      c(options.c),
       expected_m(0),
-      recipe(options.recipe),
       num_sms(options.num_sms),
       batch_invariant(options.batch_invariant),
       programmatic(options.programmatic_launch),
@@ -23,19 +22,18 @@ Call::Call(Layout layout_in, const Fp8Tensor& a_in, const Fp8Tensor& b_in, const
       config(options.config) {}
 
 Call::Call(Layout layout_in, const Fp8Tensor& a_in, const Fp8Tensor& b_in, const TensorView& d_in,
+           const GemmOptions& options)
+    : Call(layout_in, a_in, b_in, d_in, options, OfAll{}) {
+  c = options.c;
+  recipe = options.recipe;
+}
+
+Call::Call(Layout layout_in, const Fp8Tensor& a_in, const Fp8Tensor& b_in, const TensorView& d_in,
            const TensorView& groups_of, int64_t expected_m_in, const GroupedOptions& options)
-    : layout(layout_in),
-      a(a_in),
-      b(b_in),
-      d(d_in),
-      group_rows{groups_of, options.alignment, options.zero_padding},
-      expected_m(expected_m_in),
-      num_sms(options.num_sms),
-      batch_invariant(options.batch_invariant),
-      programmatic(options.programmatic_launch),
-      weights_are_constant(options.weights_are_constant),
-      workspace(options.workspace),
-      config(options.config) {}
+    : Call(layout_in, a_in, b_in, d_in, options, OfAll{}) {
+  group_rows = {groups_of, options.alignment, options.zero_padding};
+  expected_m = expected_m_in;
+}
 
 std::size_t Call::hash() const {
   Hash hash;

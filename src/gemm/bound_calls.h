@@ -36,6 +36,12 @@ struct Call {
 
   /// Of what nearly always tells calls apart: addresses, and the sizes that change between steps of a model.
   std::size_t hash() const;
+
+ private:
+  struct OfAll {};
+  /// What dense and grouped calls have in common.
+  template <typename Options>
+  Call(Layout layout, const Fp8Tensor& a, const Fp8Tensor& b, const TensorView& d, const Options& options, OfAll);
 };
 
 /// What a call has become after step 4 of the walk.
