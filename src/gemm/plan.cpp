@@ -16,8 +16,8 @@ namespace {
 constexpr std::size_t kMaxKernels = 8;
 constexpr int64_t kTypicalDepth = 4096;  // k of a group of tokens in training
 /// Numbers of rows at which kernels_for asks for the best config.
-constexpr std::array<int64_t, 16> kRowLadder = {16,  32,  64,  96,   128,  192,  256,  320,
-                                                384, 512, 768, 1024, 2048, 4096, 8192, 16384};
+constexpr std::array<int64_t, 18> kRowLadder = {16,  32,  64,  96,   128,  192,  256,  320,  384,
+                                                512, 640, 768, 1024, 1280, 2048, 4096, 8192, 16384};
 
 int64_t div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -105,7 +105,7 @@ int best_raster(const GemmConfig& c, const Problem& p, const DeviceInfo& device)
   // to 8 % less time for 4096×24576×1536 and 4096×32768×512 (H100, 2026-11-23).
   if (p.layout == Layout::dense && p.m * p.k < device.l2_bytes / 8)
     return static_cast<int>(std::clamp<int64_t>(in_flight / tall, 1, wide));
-  // Up to 15 % less time.
+  // Who needs a row of B then asks for it together: up to 15 % less time (H100, 2026-11-23).
   if (walks_columns(c, p, device)) return 1;
   int64_t best = 1, least = INT64_MAX;
   for (int64_t width = 1; width <= std::min<int64_t>(wide, in_flight); ++width) {
@@ -124,10 +124,11 @@ int best_raster(const GemmConfig& c, const Problem& p, const DeviceInfo& device)
 }
 
 /// Whether B's lines shall leave L2 before others: where the tiles that need one ask for it at about the same time. Other
-/// lines then stay, and those of them that are dirty need not be written meanwhile. 200 dense products (H100, 2026-11-23),
-/// geometric means of the times with it over those without, L2 full of dirty lines and of clean ones: 0.92 and 1.01 for
-/// m <= 128; 0.95 and 0.99 for m > 128 in up to two rounds, 1.04 and 1.03 in more. Where B is many times as large as L2, what
-/// was dirty is soon gone: 32 experts of 4096×7168 with 20 rows took 333 µs without and 338 to 372 with it.
+/// lines then stay, and those of them that are dirty need not be written meanwhile. On dense products of m <= 128 and on those
+/// of more in up to two rounds of tiles that takes 3 to 11 % off the time where L2 is full of dirty lines, and up to 7 % where
+/// they are clean; in more than two rounds it adds 3 to 4 %. Where B is many times as large as L2, what was dirty is soon
+/// gone: 32 experts of 4096×7168 with 20 rows took 333 µs without and 337 to 346 with it (H100, 2026-11-23;
+/// docs/findings/2026-11-23-lines-of-l2.md and 2026-11-23-streamed-lines.md).
 bool streams_b(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
   if (p.layout == Layout::k_grouped || p.groups * p.n * p.k > 4 * device.l2_bytes) return false;
   return units_m(c, p) == 1 || walks_columns(c, p, device) || expected_units(c, p).mean <= 2.0 * clusters(c, p, device);
@@ -225,46 +226,54 @@ std::vector<GemmConfig> candidates(const Problem& p, const DeviceInfo& device) {
 
 namespace {
 
-// The numbers from here to estimate_us were fitted to some 19000 times: 112 kernels on 61 dense products with m = 1 … 4096, up
-// to 60 and all that split k on 190 of the 200 of bench/shapes/plan.csv, and 45 on 27 of experts (H100, 2026-11-23; clean L2
-// for the decode shapes, else cool). Those of plan.csv and of m = 256 … 1024 are of kernels that stream B where streams_b
-// says so: 24 and 30 kernels for each product, the times of the others scaled by what these gained.
+// The numbers from here to estimate_us were fitted to some 10000 times: up to 40 kernels on the 200 products of
+// bench/shapes/plan.csv, on decode.csv's with clean L2, on middle.csv's and on grouped.csv's (H100, 2026-11-24; else cool). What
+// was fitted is how good the kernel is that is chosen, not how right its time is: docs/findings/2026-11-24-plan.md.
+
+/// Clocks of a step, without those that its bytes cost: of tiles of 64, 128 and 256 rows and 32, 48, … 256 columns. Tensor cores,
+/// shared memory, promotion, and the choice of a scale where a tile meets two of B's. Of tiles that candidates() has not, a
+/// formula's.
+constexpr std::array<std::array<int16_t, 15>, 3> kStepClocks = {{
+    {196, 224, 289, 339, 322, 385, 410, 464, 502, 540, 578, 616, 654, 692, 731},
+    {276, 365, 367, 442, 424, 509, 539, 620, 595, 754, 710, 912, 908, 938, 928},
+    {545, 662, 630, 776, 807, 948, 941, 1070, 1084, 1269, 1269, 1692, 1692, 1692, 1692},
+}};
 
 /// Clocks that a CTA takes for a step, where `neighbours` are on an SM at the same time and `busy` of all slots are taken.
 double step_clocks(const GemmConfig& c, const Problem& p, double neighbours, double busy) {
-  // Tensor cores or shared memory, which moves 128 bytes a clock for them and for TMA. One math warpgroup alone waits for its
-  // own wgmma before it promotes, which a second CTA makes up for; two overlap less where each has a single wave.
-  const double wgmma = c.tile_m / 64 * 4 * col_waves(c), loaded = 128.0 * (c.tile_m + c.tile_n);
-  const double cols = align_up(wave_cols(c), 32);  // 16 more than a multiple of 32 take as long as 32 more
-  const double core = std::max(wgmma * cols / 2, (wgmma * (2048 + 32 * cols) + loaded) / 128);
-  const bool one_wave = row_waves(c) * col_waves(c) == 1;
-  const double alone = math_warpgroups(c) == 1 ? 120.8 + 2.382 * c.tile_n : 0.826 * core + (one_wave ? 15.46 : 0);
-  // Or TMA, by what it brings an SM in a clock, or its latency. The rest is the price of bytes from L2, of selects, and of a
-  // multiplication more where each row of B has a scale.
-  const double tma = 128.0 * static_cast<double>(std::min<int64_t>(c.tile_m, rows_of_group(p)) + c.tile_n) / 74.27;
+  const double alone = kStepClocks[c.tile_m / 128][std::max(c.tile_n, 32) / 16 - 2];
+  // Or the tensor cores' for all neighbours, or TMA's, by what it brings an SM in a clock, or a load's latency.
+  const double wgmma = c.tile_m * c.tile_n / 32;
+  const double tma = 128.0 * static_cast<double>(std::min<int64_t>(c.tile_m, rows_of_group(p)) + c.tile_n) / 75.21;
+  const double step = std::max({alone, neighbours > 1 ? neighbours * wgmma : 0.0, neighbours * tma, 1667.0 / c.stages});
+  // And the price of bytes from L2, and of a multiplication more where each row of B has a scale.
   const double l2_bytes = 128.0 * (c.tile_m / cluster_n(c) + c.tile_n / cluster_m(c));
-  const uint32_t block = gcd(scale_offset_step(c), wave_cols(c));  // columns that share a scale whatever the tile
-  const bool no_choice = scale_blocks_b(c) == 1 || scale_offset_step(c) == kScaleRows || c.scale_rows_b == 1;
-  const double selects = no_choice ? 0 : c.tile_n / block * (scale_blocks_b(c) - 1) * (c.tile_m / 64.0);
+  const bool one_wave = row_waves(c) * col_waves(c) == 1;
   const double row_scales = c.scale_rows_b == 1 ? c.tile_m * c.tile_n * (one_wave ? 0.033 : 0.026) : 0;
-  return std::max({alone, neighbours * tma, 1435.0 / c.stages}) + 4.634 * selects + neighbours * row_scales +
-         0.00128 * l2_bytes * busy * neighbours;
+  return step + neighbours * (row_scales + 0.00429 * l2_bytes * busy);
 }
 
 /// Clocks from a tile's last step to the next tile's first one.
 double end_clocks(const GemmConfig& c) {
-  const double stored = 0.00362 * d_bytes(c) / 2, sent = 0.329 * (splits(c) - 1) / splits(c);
+  const double stored = 0.0471 * d_bytes(c) / 2, sent = 0.449 * (splits(c) - 1) / splits(c);
   // A contiguous tile that may hold two groups looks both up and is stored through another map.
-  const double two_groups = c.layout == Layout::contiguous && cuts_tiles(c) ? 600 : 0;
-  return c.tile_m * c.tile_n * (stored + sent + (col_waves(c) > 1 ? 0.01187 : 0)) + two_groups;
+  const double two_groups = c.layout == Layout::contiguous && cuts_tiles(c) ? 806 : 0;
+  return c.tile_m * c.tile_n * (stored + sent + (col_waves(c) > 1 ? 0.00621 : 0)) + two_groups;
 }
 
-/// To read the operands once and write D.
-double memory_us(const Problem& p, const DeviceInfo& device) {
+/// To read the operands and write D.
+double memory_us(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
   const int64_t rows = rows_of_group(p) * walks(p);
+  const int64_t b_bytes = p.n * p.groups * p.k;
   const int64_t d_accesses = p.accumulate ? 2 : 1;
-  const int64_t bytes = (rows + p.n * p.groups) * p.k + rows * p.n * size_of(p.d_type) * d_accesses;
-  return static_cast<double>(bytes) / (0.9374 * device.hbm_gbytes_per_s * 1e3);
+  const double once = static_cast<double>(rows * p.k + b_bytes + rows * p.n * size_of(p.d_type) * d_accesses);
+  // Tiles one above the other that do not share B in a cluster find some of it gone from L2.
+  const double again = 0.175 * std::clamp(static_cast<double>(units_m(c, p) - 1), 0.0, 3.32);
+  // Found, not understood: rows of B are read faster by 32, 64 or 128 at a time than by 48 or 96.
+  const bool odd = (c.tile_n & (c.tile_n - 1)) != 0;
+  const bool in_halves = rows_of_group(p) <= 128 && c.tile_n * c.ctas_per_sm > 128;  // see b_fetch_bytes
+  const double slower = 1 + (odd ? 0.035 : 0) + (in_halves ? 0.057 : 0);
+  return (once + again * static_cast<double>(b_bytes)) * slower / (device.hbm_gbytes_per_s * 1e3);
 }
 
 }  // namespace
@@ -275,21 +284,19 @@ double estimate_us(const GemmConfig& c, const Problem& p, const DeviceInfo& devi
   const double whole_rounds = std::max(expected_rounds(units, fit) - 1, 0.0);
   const double in_last = std::clamp(units.mean - whole_rounds * fit, 1.0, static_cast<double>(fit));
   const double steps = static_cast<double>(div_up(div_up(p.k, kTileK), splits(c)));
-  const double end = end_clocks(c), read_us = memory_us(p, device) / std::max(units.mean, 1.0);
+  const double end = end_clocks(c), read_us = memory_us(c, p, device) / std::max(units.mean, 1.0);
 
   // A round of tiles computes while it reads its share of the bytes, and lasts as long as the slower one, or longer where they
   // are alike. In the last one fewer CTAs may share an SM, and nothing is read during some of its end.
   const auto round_us = [&](double some) {
     const double neighbours = std::min<double>(c.ctas_per_sm, std::ceil(some * c.cluster / usable_sms(p, device)));
-    const double clocks = steps * step_clocks(c, p, neighbours, some / fit) + end;
-    return std::hypot(clocks / (device.clock_ghz * 1e3), read_us * some);
+    const double compute_us = (steps * step_clocks(c, p, neighbours, some / fit) + end) / (device.clock_ghz * 1e3);
+    const double longer = std::max(compute_us, read_us * some), shorter = std::min(compute_us, read_us * some);
+    return longer * std::pow(1 + std::pow(shorter / longer, 2.98), 1 / 2.98);
   };
-  const double us = 4.018 + whole_rounds * round_us(fit) + round_us(in_last) + 0.6105 * end / (device.clock_ghz * 1e3);
-
-  const double in_cluster = c.split_k ? 1.02 : c.multicast == Multicast::a ? 1.011 : c.cluster > 1 ? 1.004 : 1;
-  // Tiles one above the other read B again.
-  const bool b_again = c.tile_m == 64 && c.ctas_per_sm > 1 && !c.split_k && rows_of_group(p) > 64;
-  return us * in_cluster * (b_again ? 1.012 : 1.0);
+  const double us = 3.021 + whole_rounds * round_us(fit) + round_us(in_last) + 0.605 * end / (device.clock_ghz * 1e3);
+  if (c.split_k) return 1.007 * us;
+  return c.multicast == Multicast::a ? 1.025 * us + 0.33 : c.multicast == Multicast::b ? 1.041 * us : us;
 }
 
 std::vector<GemmConfig> kernels_for(const Problem& problem, const DeviceInfo& device) {
