@@ -268,8 +268,10 @@ double memory_us(const GemmConfig& c, const Problem& p, const DeviceInfo& device
   const int64_t b_bytes = p.n * p.groups * p.k;
   const int64_t d_accesses = p.accumulate ? 2 : 1;
   const double once = static_cast<double>(rows * p.k + b_bytes + rows * p.n * size_of(p.d_type) * d_accesses);
-  // Tiles one above the other that do not share B in a cluster find some of it gone from L2.
-  const double again = 0.236 * std::clamp(static_cast<double>(units_m(c, p) - 1), 0.0, 1.2);
+  // Tiles of a group, one above the other, that do not share B in a cluster find some of it gone from L2.
+  const int64_t tall = div_up(p.layout == Layout::contiguous ? div_up(p.m, p.groups) : rows_of_group(p),
+                              int64_t{c.tile_m} * cluster_m(c));
+  const double again = 0.236 * std::clamp(static_cast<double>(tall - 1), 0.0, 1.2);
   // Found, not understood: rows of B are read faster by 32, 64 or 128 at a time than by 48 or 96.
   const bool odd = (c.tile_n & (c.tile_n - 1)) != 0;
   const bool in_halves = rows_of_group(p) <= 128 && c.tile_n * c.ctas_per_sm > 128;  // see b_fetch_bytes
