@@ -235,9 +235,9 @@ namespace {
 /// shared memory, promotion, and the choice of a scale where a tile meets two of B's. Of tiles that candidates() has not, a
 /// formula's.
 constexpr std::array<std::array<int16_t, 15>, 3> kStepClocks = {{
-    {197, 234, 272, 319, 323, 389, 407, 464, 502, 540, 578, 616, 654, 692, 731},
-    {294, 371, 357, 434, 436, 468, 513, 612, 575, 716, 691, 912, 897, 938, 945},
-    {552, 659, 607, 720, 826, 934, 898, 1070, 1084, 1269, 1269, 1692, 1692, 1692, 1692},
+    {208, 235, 268, 331, 330, 385, 409, 464, 502, 540, 578, 616, 654, 692, 731},
+    {287, 369, 366, 436, 432, 524, 508, 622, 573, 718, 686, 912, 885, 938, 935},
+    {549, 671, 617, 702, 808, 942, 897, 1070, 1084, 1269, 1269, 1692, 1692, 1692, 1692},
 }};
 
 /// Clocks that a CTA takes for a step, where `neighbours` are on an SM at the same time and `busy` of all slots are taken.
@@ -245,20 +245,20 @@ double step_clocks(const GemmConfig& c, const Problem& p, double neighbours, dou
   const double alone = kStepClocks[c.tile_m / 128][std::max(c.tile_n, 32) / 16 - 2];
   // Or the tensor cores' for all neighbours, or TMA's, by what it brings an SM in a clock, or a load's latency.
   const double wgmma = c.tile_m * c.tile_n / 32;
-  const double tma = 128.0 * static_cast<double>(std::min<int64_t>(c.tile_m, rows_of_group(p)) + c.tile_n) / 68.9;
-  const double step = std::max({alone, neighbours > 1 ? neighbours * wgmma : 0.0, neighbours * tma, 1702.0 / c.stages});
+  const double tma = 128.0 * static_cast<double>(std::min<int64_t>(c.tile_m, rows_of_group(p)) + c.tile_n) / 70;
+  const double step = std::max({alone, neighbours > 1 ? neighbours * wgmma : 0.0, neighbours * tma, 1689.0 / c.stages});
   // And the price of bytes from L2, and of a multiplication more where each row of B has a scale.
   const double l2_bytes = 128.0 * (c.tile_m / cluster_n(c) + c.tile_n / cluster_m(c));
   const bool one_wave = row_waves(c) * col_waves(c) == 1;
   const double row_scales = c.scale_rows_b == 1 ? c.tile_m * c.tile_n * (one_wave ? 0.033 : 0.026) : 0;
-  return step + neighbours * (row_scales + 0.00584 * l2_bytes * busy);
+  return step + neighbours * (row_scales + 0.00499 * l2_bytes * busy);
 }
 
 /// Clocks from a tile's last step to the next tile's first one.
 double end_clocks(const GemmConfig& c) {
-  const double stored = 0.0668 * d_bytes(c) / 2, sent = 0.489 * (splits(c) - 1) / splits(c);
+  const double stored = 0.0474 * d_bytes(c) / 2, sent = 0.351 * (splits(c) - 1) / splits(c);
   // A contiguous tile that may hold two groups looks both up and is stored through another map.
-  const double two_groups = c.layout == Layout::contiguous && cuts_tiles(c) ? 3820 : 0;
+  const double two_groups = c.layout == Layout::contiguous && cuts_tiles(c) ? 4000 : 0;
   return c.tile_m * c.tile_n * (stored + sent) + two_groups;
 }
 
@@ -271,11 +271,11 @@ double memory_us(const GemmConfig& c, const Problem& p, const DeviceInfo& device
   // Tiles of a group, one above the other, that do not share B in a cluster find some of it gone from L2.
   const int64_t tall = div_up(p.layout == Layout::contiguous ? div_up(p.m, p.groups) : rows_of_group(p),
                               int64_t{c.tile_m} * cluster_m(c));
-  const double again = 0.236 * std::clamp(static_cast<double>(tall - 1), 0.0, 1.2);
+  const double again = 0.316 * std::clamp(static_cast<double>(tall - 1), 0.0, 1.07);
   // Found, not understood: rows of B are read faster by 32, 64 or 128 at a time than by 48 or 96.
   const bool odd = (c.tile_n & (c.tile_n - 1)) != 0;
   const bool in_halves = rows_of_group(p) <= 128 && c.tile_n * c.ctas_per_sm > 128;  // see b_fetch_bytes
-  const double slower = 1 + (odd ? 0.077 : 0) + (in_halves ? 0.045 : 0);
+  const double slower = 1 + (odd ? 0.024 : 0) + (in_halves ? 0.01 : 0);
   return (once + again * static_cast<double>(b_bytes)) * slower / (device.hbm_gbytes_per_s * 1e3);
 }
 
@@ -297,8 +297,8 @@ double estimate_us(const GemmConfig& c, const Problem& p, const DeviceInfo& devi
     const double longer = std::max(compute_us, read_us * some), shorter = std::min(compute_us, read_us * some);
     return longer * std::sqrt(std::sqrt(1 + std::pow(shorter / longer, 4)));
   };
-  const double us = 3.073 + whole_rounds * round_us(fit) + round_us(in_last) + 0.47 * end / (device.clock_ghz * 1e3);
-  return c.multicast == Multicast::none ? us : 1.026 * us + (c.multicast == Multicast::a ? 0.9 : 0);
+  const double us = 3.669 + whole_rounds * round_us(fit) + round_us(in_last) + 0.699 * end / (device.clock_ghz * 1e3);
+  return c.multicast == Multicast::none ? us : 1.018 * us + (c.multicast == Multicast::a ? 0.67 : 0);
 }
 
 std::vector<GemmConfig> kernels_for(const Problem& problem, const DeviceInfo& device) {
