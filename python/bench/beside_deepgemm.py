@@ -25,8 +25,6 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 CALLS = 7
-SUSTAINED_US = 400_000
-SETS = 3  # of operands, so that none is found in L2
 WORKERS = 6  # that compile at once
 
 
@@ -90,31 +88,21 @@ def measure(worker: int | None) -> list[dict[str, Any]]:
             call_of(shape)()
         return []
     flush = torch.empty(1_000_000_000, dtype=torch.int64, device="cuda")
-
-    def kernel_times(calls: list[Any], count: int, before: Any = lambda: None) -> list[float]:
-        with profile(activities=[ProfilerActivity.CUDA]) as trace:
-            for i in range(count):
-                before()
-                calls[i % len(calls)]()
-            torch.cuda.synchronize()
-        times = [event.device_time for event in trace.events() if "fp8_gemm" in event.name and event.device_time > 0]
-        if len(times) != count:
-            raise RuntimeError(f"{len(times)} kernel times, expected {count}")
-        return times
-
     found = []
     for shape in shapes():
-        dense = shape["layout"] == "dense"
-        calls = [call_of(shape) for _ in range(SETS if dense else 1)]
-        for call in calls:
-            call()
+        call = call_of(shape)
+        call()
         torch.cuda.synchronize()
-        times = kernel_times(calls[:1], CALLS, flush.zero_)
+        with profile(activities=[ProfilerActivity.CUDA]) as trace:
+            for _ in range(CALLS):
+                flush.zero_()
+                call()
+            torch.cuda.synchronize()
+        times = [event.device_time for event in trace.events() if "fp8_gemm" in event.name and event.device_time > 0]
+        if len(times) != CALLS:
+            raise RuntimeError(f"{shape}: {len(times)} kernel times, expected {CALLS}")
         found.append({"time_us": statistics.median(times), "min_us": min(times), "max_us": max(times)})
-        if dense:
-            times = kernel_times(calls, int(SUSTAINED_US / found[-1]["time_us"]))
-            found[-1]["sustained_us"] = statistics.median(times[len(times) // 2 :])
-        del call, calls
+        del call
         torch.cuda.empty_cache()
     return found
 
@@ -155,20 +143,11 @@ def main() -> None:
     for shape, first, rival, second in zip(shapes(), ours, theirs, again):
         time_us = (first["time_us"] + second["time_us"]) / 2
         rows.append({**shape, "ours": {**first, "again_us": second["time_us"]}, "deepgemm": rival, "speedup": rival["time_us"] / time_us})
-        if "sustained_us" in rival:
-            sustained_us = (first["sustained_us"] + second["sustained_us"]) / 2
-            rows[-1]["ours"]["sustained_again_us"] = second["sustained_us"]
-            rows[-1]["speedup_sustained"] = rival["sustained_us"] / sustained_us
         tokens = sum(shape["loads"]) or shape["m"]
         print(
             f"{shape['layout']:10} {len(shape['loads']) or 1:4} groups {tokens:6} x {shape['n']:5} x {shape['k']:5}"
             f"  ours {first['time_us']:7.1f} {second['time_us']:7.1f}  DeepGEMM {rival['time_us']:7.1f} us  {rows[-1]['speedup']:.3f}"
         )
-        if "speedup_sustained" in rows[-1]:
-            print(
-                f"{'':10} sustained  ours {first['sustained_us']:7.1f} {second['sustained_us']:7.1f}"
-                f"  DeepGEMM {rival['sustained_us']:7.1f} us  {rows[-1]['speedup_sustained']:.3f}"
-            )
     mean = math.exp(statistics.mean(math.log(row["speedup"]) for row in rows))
     print(f"speedup over it, geometric mean of {len(rows)}: {mean:.3f}")
     packages = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions(path=[given.deepgemm])}
