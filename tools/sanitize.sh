@@ -3,6 +3,8 @@
 # split k, tiles at the edges among them. Needs a Hopper GPU and the CUDA toolkit; a minute and a half.
 # Usage: sanitize.sh path/to/deep_gemm
 set -euo pipefail
+[ $# -eq 1 ] || { echo "usage: sanitize.sh path/to/deep_gemm" >&2; exit 2; }
+[ -x "$1" ] || { echo "sanitize: $1 is no program; build deep_gemm first" >&2; exit 2; }
 cli=$(realpath "$1")
 command -v compute-sanitizer >/dev/null || { echo "sanitize: no compute-sanitizer on PATH; it comes with the CUDA toolkit" >&2; exit 2; }
 log=$(mktemp)
@@ -24,7 +26,7 @@ check() {
 
 failed=0
 for tool in memcheck racecheck synccheck initcheck; do
-  sanitize=(compute-sanitizer --tool "$tool" --error-exitcode 9 --print-limit 3 "$cli" check)
+  sanitize=(compute-sanitizer --tool "$tool" --error-exitcode 9 --print-limit 3 "$cli" check --backend cuda)
   if check >"$log" 2>&1; then
     echo "$tool: clean"
   else
