@@ -37,6 +37,8 @@ struct GemmConfig {
   bool split_k = false;                   ///< the CTAs of a cluster compute the same tile, each a part of k
   int ctas_per_sm = 1;                    ///< CTAs that share an SM: 1 or 2
   int unroll = 1;                         ///< how often the loop over k is unrolled
+  int kept_blocks = 0;  ///< blocks of 128 of k, at most, of a tile's rows of A that stay in shared memory
+                        ///< while a CTA goes along these rows; 0: none stays, and k may be any
   bool operator==(const GemmConfig&) const = default;
 };
 
@@ -58,7 +60,8 @@ DG_HD constexpr void fields(Config& config, F&& f) {
   f("split_k", config.split_k);
   f("ctas_per_sm", config.ctas_per_sm);
   f("unroll", config.unroll);
+  f("kept_blocks", config.kept_blocks);
 }
-static_assert(sizeof(GemmConfig) == 60, "a field was added or removed: update fields() and this size");
+static_assert(sizeof(GemmConfig) == 64, "a field was added or removed: update fields() and this size");
 
 }  // namespace deep_gemm

@@ -24,6 +24,7 @@ std::string kernel_name(const GemmConfig& c) {
   if (c.cluster > 1) name += fmt::format("_c{}{}", c.cluster, c.split_k ? "k" : name_of(c.multicast));
   if (c.ctas_per_sm > 1) name += fmt::format("_x{}", c.ctas_per_sm);
   if (c.unroll > 1) name += fmt::format("_u{}", c.unroll);
+  if (c.kept_blocks > 0) name += fmt::format("_keep{}", c.kept_blocks);
   name += fmt::format("_{}", name_of(c.d_type));
   if (c.a_type != DType::e4m3 || c.b_type != DType::e4m3)
     name += fmt::format("_{}_{}", name_of(c.a_type), name_of(c.b_type));

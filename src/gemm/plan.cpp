@@ -14,6 +14,7 @@ namespace deep_gemm {
 namespace {
 
 constexpr std::size_t kMaxKernels = 8;
+constexpr int kKeptBlocks = 4;           // 64 KiB of A in tiles of 128 rows; 8 would leave no room for stages and D
 constexpr int64_t kTypicalDepth = 4096;  // k of a group of tokens in training
 /// Numbers of rows at which kernels_for asks for the best config.
 constexpr std::array<int64_t, 18> kRowLadder = {16,  32,  64,  96,   128,  192,  256,  320,  384,
@@ -103,7 +104,8 @@ int best_raster(const GemmConfig& c, const Problem& p, const DeviceInfo& device)
   const int64_t wide = std::max<int64_t>(units_n(c, p), 1), tall = std::max<int64_t>(units_m(c, p), 1);
   // Where A stays in L2 with room to spare, a round takes whole columns and B is read once, by all who need it at a time: 1
   // to 8 % less time for 4096×24576×1536 and 4096×32768×512 (H100, 2026-11-23).
-  if (p.layout == Layout::dense && p.m * p.k < device.l2_bytes / 8)
+  // A kept A is not read again at all.
+  if (c.kept_blocks > 0 || (p.layout == Layout::dense && p.m * p.k < device.l2_bytes / 8))
     return static_cast<int>(std::clamp<int64_t>(in_flight / tall, 1, wide));
   // Who needs a row of B then asks for it together: up to 15 % less time (H100, 2026-11-23).
   if (walks_columns(c, p, device)) return 1;
@@ -125,7 +127,7 @@ int best_raster(const GemmConfig& c, const Problem& p, const DeviceInfo& device)
 
 /// Whether B's lines shall leave L2 before others: where the tiles that need one ask for it at about the same time. Other
 /// lines then stay, and those of them that are dirty need not be written meanwhile. On dense products of m <= 128 and on those
-/// of more in up to two rounds of tiles that takes 3 to 11 % off the time where L2 is full of dirty lines, and up to 7 % where
+/// of more in up to two rounds of tiles that takes 3 to 12 % off the time where L2 is full of dirty lines, and up to 7 % where
 /// they are clean; in more than two rounds it adds 3 to 4 %. Where B is many times as large as L2, what was dirty is soon
 /// gone: 32 experts of 4096×7168 with 20 rows took 333 µs without and 337 to 346 with it (H100, 2026-11-23;
 /// docs/findings/2026-11-23-lines-of-l2.md and 2026-11-23-streamed-lines.md).
@@ -140,13 +142,20 @@ int b_fetch_bytes(const GemmConfig& c, const Problem& p, bool streamed) {
   return streamed && (rows_of_group(p) > 128 || c.tile_n * c.ctas_per_sm > 128) ? 128 : 256;
 }
 
+/// Units that are computed at a time. Where A is kept and the grid is one band of tiles, each CTA stays with its rows.
+int64_t in_flight(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
+  const int64_t fit = clusters(c, p, device);
+  if (c.kept_blocks == 0) return fit;
+  return std::clamp<int64_t>(best_raster(c, p, device) * units_m(c, p), 1, fit);
+}
+
 GemmPlan make_plan(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
   GemmPlan plan;
   plan.config = c;
-  plan.grid = static_cast<int>(std::min<int64_t>(clusters(c, p, device), most_units(c, p))) * c.cluster;
+  plan.grid = static_cast<int>(std::min<int64_t>(in_flight(c, p, device), most_units(c, p))) * c.cluster;
+  plan.raster_tiles = best_raster(c, p, device);
   plan.block_threads = static_cast<int>(num_threads(c));
   plan.smem_bytes = static_cast<int>(smem_layout(c).bytes);
-  plan.raster_tiles = best_raster(c, p, device);
   plan.stream_b = streams_b(c, p, device);
   plan.b_fetch_bytes = b_fetch_bytes(c, p, plan.stream_b);
   plan.estimate_us = estimate_us(c, p, device);
@@ -184,6 +193,7 @@ const char* why_illegal(const GemmConfig& c, const Problem& p, const DeviceInfo&
   if (c.scale_rows_b != p.scale_rows_b) return "scale_rows_b differs from the recipe";
   if (c.split_k && p.batch_invariant) return "split_k is not batch-invariant";
   if (c.accumulate != p.accumulate) return "accumulate must say whether there is a C";
+  if (c.kept_blocks > 0 && div_up(p.k, kTileK) > c.kept_blocks) return "k has more blocks than kept_blocks";
   if (clusters(c, p, device) < 1) return "cluster is larger than the SMs that may be used";
   return nullptr;
 }
@@ -216,6 +226,10 @@ std::vector<GemmConfig> candidates(const Problem& p, const DeviceInfo& device) {
       if (tile_m <= 128 && tile_n <= 128) add({.tile_m = tile_m, .tile_n = tile_n, .ctas_per_sm = 2});
     }
   }
+  // 8192×32768×512 takes 238 instead of 272 µs. Tiles of 256 rows would leave two stages for B, and tiles of 128×192 take 3 to 6 %
+  // longer (H100, 2026-11-28).
+  if (p.layout == Layout::dense && p.k <= kKeptBlocks * kTileK)
+    add({.tile_m = 128, .tile_n = 256, .kept_blocks = kKeptBlocks});
   for (const int tile_m : {64, 128})
     for (const int tile_n : {32, 64, 128})
       for (const int cluster : {2, 4, 8})
@@ -248,10 +262,12 @@ double step_clocks(const GemmConfig& c, const Problem& p, double neighbours, dou
   const double tma = 128.0 * static_cast<double>(std::min<int64_t>(c.tile_m, rows_of_group(p)) + c.tile_n) / 70;
   const double step = std::max({alone, neighbours > 1 ? neighbours * wgmma : 0.0, neighbours * tma, 1689.0 / c.stages});
   // And the price of bytes from L2, and of a multiplication more where each row of B has a scale.
-  const double l2_bytes = 128.0 * (c.tile_m / cluster_n(c) + c.tile_n / cluster_m(c));
+  const int rows_of_a = c.kept_blocks > 0 ? 0 : c.tile_m / static_cast<int>(cluster_n(c));
+  const double l2_bytes = 128.0 * (rows_of_a + c.tile_n / cluster_m(c));
   const bool one_wave = row_waves(c) * col_waves(c) == 1;
   const double row_scales = c.scale_rows_b == 1 ? c.tile_m * c.tile_n * (one_wave ? 0.033 : 0.026) : 0;
-  return step + neighbours * (row_scales + 0.00499 * l2_bytes * busy);
+  const double kept = c.kept_blocks > 0 ? 50 : 0;  // shared memory and loads have a third less to do
+  return step - kept + neighbours * (row_scales + 0.00499 * l2_bytes * busy);
 }
 
 /// Clocks from a tile's last step to the next tile's first one.
@@ -271,7 +287,8 @@ double memory_us(const GemmConfig& c, const Problem& p, const DeviceInfo& device
   // Tiles of a group, one above the other, that do not share B in a cluster find some of it gone from L2.
   const int64_t tall = div_up(p.layout == Layout::contiguous ? div_up(p.m, p.groups) : rows_of_group(p),
                               int64_t{c.tile_m} * cluster_m(c));
-  const double again = 0.316 * std::clamp(static_cast<double>(tall - 1), 0.0, 1.07);
+  // With A kept, all of them ask for it at the same time.
+  const double again = c.kept_blocks > 0 ? 0 : 0.316 * std::clamp(static_cast<double>(tall - 1), 0.0, 1.07);
   // Found, not understood: rows of B are read faster by 32, 64 or 128 at a time than by 48 or 96.
   const bool odd = (c.tile_n & (c.tile_n - 1)) != 0;
   const bool in_halves = rows_of_group(p) <= 128 && c.tile_n * c.ctas_per_sm > 128;  // see b_fetch_bytes
@@ -283,7 +300,7 @@ double memory_us(const GemmConfig& c, const Problem& p, const DeviceInfo& device
 
 double estimate_us(const GemmConfig& c, const Problem& p, const DeviceInfo& device) {
   const Units units = expected_units(c, p);
-  const int fit = clusters(c, p, device);
+  const auto fit = static_cast<int>(in_flight(c, p, device));
   const double whole_rounds = std::max(expected_rounds(units, fit) - 1, 0.0);
   const double in_last = std::clamp(units.mean - whole_rounds * fit, 1.0, static_cast<double>(fit));
   const double steps = static_cast<double>(div_up(div_up(p.k, kTileK), splits(c)));
@@ -297,7 +314,9 @@ double estimate_us(const GemmConfig& c, const Problem& p, const DeviceInfo& devi
     const double longer = std::max(compute_us, read_us * some), shorter = std::min(compute_us, read_us * some);
     return longer * std::sqrt(std::sqrt(1 + std::pow(shorter / longer, 4)));
   };
-  const double us = 3.669 + whole_rounds * round_us(fit) + round_us(in_last) + 0.699 * end / (device.clock_ghz * 1e3);
+  const double first_a = c.kept_blocks > 0 ? 0.8 : 0;  // all of a kept A comes before a CTA's second tile
+  const double us =
+      3.669 + first_a + whole_rounds * round_us(fit) + round_us(in_last) + 0.699 * end / (device.clock_ghz * 1e3);
   return c.multicast == Multicast::none ? us : 1.018 * us + (c.multicast == Multicast::a ? 0.67 : 0);
 }
 

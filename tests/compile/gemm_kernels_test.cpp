@@ -86,6 +86,8 @@ TEST_F(GemmKernels, OfExperts) {
 
 TEST_F(GemmKernels, WithTheMostRegistersAndTheOddestTiles) {
   expect_good({{.tile_m = 64, .tile_n = 208},
+               {.tile_m = 128, .tile_n = 256, .stages = 3, .kept_blocks = 4},
+               {.d_type = DType::f32, .accumulate = true, .tile_m = 128, .tile_n = 192, .stages = 3, .kept_blocks = 4},
                {.tile_m = 128, .tile_n = 192, .stages = 3},
                {.tile_m = 256, .tile_n = 128, .stages = 3},
                {.d_type = DType::f32, .accumulate = true, .tile_m = 256, .tile_n = 128, .stages = 3},

@@ -1,6 +1,8 @@
 // Every kind of kernel, not only those that the plan chooses.
 #include <bit>
 
+#include <deep_gemm/gemm/layout.cuh>
+
 #include "gemm/plan.h"
 #include "gemm_support.h"
 
@@ -197,6 +199,31 @@ TEST_F(GemmConfigsTest, FewStagesAndUnrolledLoops) {
                          .multicast = unroll == 2 ? Multicast::b : Multicast::none,
                          .unroll = unroll});
   check(configs, cases);
+}
+
+TEST_F(GemmConfigsTest, AKeptAmongManyTiles) {
+  // CTAs that stay with their rows, and ones that change them with each tile; one block of k, a cut one, none; rows that are fewer
+  // than a tile, and tiles moved up.
+  const std::vector<Case> cases = {{.m = 1500, .n = 1900, .k = 512, .seed = 1},
+                                   {.m = 641, .n = 1401, .k = 300, .seed = 2},
+                                   {.m = 17, .n = 3000, .k = 128, .seed = 3},
+                                   {.m = 300, .n = 520, .k = 0, .seed = 4},
+                                   {.m = 300, .n = 520, .k = 500, .scale_a = ScaleLayout::none, .seed = 5},
+                                   {.m = 300, .n = 520, .k = 500, .accumulate = Accumulate::out_of_place, .seed = 6}};
+  for (const Case& c : cases) {
+    std::vector<GemmConfig> configs;
+    for (GemmConfig config : all(c)) {
+      if (config.tile_m == 64 || config.split_k || config.ctas_per_sm > 1 || config.multicast == Multicast::a) continue;
+      if (config.tile_n % 64 != 0 || config.unroll > 2) continue;
+      config.kept_blocks = 4;
+      for (config.stages = 4; config.stages > 2 && why_illegal(config); --config.stages) continue;
+      if (!why_illegal(config)) configs.push_back(config);
+    }
+    EXPECT_GE(configs.size(), 6u);
+    compile_ahead(context(), configs);
+    for (const GemmConfig& config : configs)
+      for (const int num_sms : {2, 10, 0}) Product(context(), c).check({.num_sms = num_sms, .config = config});
+  }
 }
 
 TEST_F(GemmConfigsTest, ManyRoundsOfTiles) {

@@ -122,6 +122,7 @@ TEST(Hashes, FollowEveryField) {
   with([](GemmConfig& c) { c.unroll = 2; });
   with([](GemmConfig& c) { c.split_k = true; });
   with([](GemmConfig& c) { c.ctas_per_sm = 2; });
+  with([](GemmConfig& c) { c.kept_blocks = 4; });
   with([](GemmConfig& c) { c.scale_rows_b = 1; });
   with([](GemmConfig& c) { c.a_type = DType::e5m2; });
   with([](GemmConfig& c) { c.b_type = DType::e5m2; });

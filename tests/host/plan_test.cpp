@@ -249,6 +249,23 @@ TEST(Plan, StreamsBWhereThoseWhoNeedItAskAtOnce) {
       {.m = 128, .n = 128, .k = 512, .d_type = DType::f32, .accumulate = true, .layout = Layout::k_grouped}, square));
 }
 
+TEST(Plan, KeepsAWhereKIsShortAndRowsAreMany) {
+  const DeviceInfo h100 = DeviceInfo::h100();
+  const GemmPlan kept = plan({.m = 8192, .n = 32768, .k = 512}, h100);
+  EXPECT_EQ(kept.config.kept_blocks, 4);
+  EXPECT_EQ(kept.grid, kept.raster_tiles * 8192 / kept.config.tile_m)
+      << "the grid is one band: a CTA stays with its rows";
+  EXPECT_LE(kept.grid, 132);
+  EXPECT_EQ(plan({.m = 4096, .n = 32768, .k = 400}, h100).config.kept_blocks, 4);
+  EXPECT_EQ(plan({.m = 64, .n = 32768, .k = 512}, h100).config.kept_blocks, 0);
+  for (const GemmConfig& c : candidates({.m = 8192, .n = 32768, .k = 513}, h100)) EXPECT_EQ(c.kept_blocks, 0);
+  // More rows of tiles than SMs, and fewer SMs than a band has tiles.
+  for (const auto& [m, num_sms] : {std::pair{int64_t{20000}, 0}, std::pair{int64_t{8192}, 20}}) {
+    const GemmPlan few = plan({.m = m, .n = 32768, .k = 512, .num_sms = num_sms}, h100, kept.config);
+    EXPECT_EQ(few.grid, num_sms > 0 ? num_sms : 132);
+  }
+}
+
 TEST(Plan, AsksMemoryForNoMoreThanAStreamedLineLivesFor) {
   const auto bytes = [](int64_t m, int64_t n, int64_t k, const GemmConfig& c) {
     return plan({.m = m, .n = n, .k = k}, DeviceInfo::h100(), c).b_fetch_bytes;
@@ -350,6 +367,7 @@ TEST(Plan, IllegalConfigsAreErrorsThatSayWhy) {
   expect_rejected(p, h100, GemmConfig{.scaled_a = false}, {"scaled_a"});
   expect_rejected(p, h100, GemmConfig{.accumulate = true}, {"accumulate"});
   expect_rejected(p, h100, GemmConfig{.cluster = 2}, {"multicast"});
+  expect_rejected(p, h100, GemmConfig{.tile_n = 256, .stages = 3, .kept_blocks = 4}, {"kept_blocks"});
   expect_rejected(p, h100, GemmConfig{.a_type = DType::e5m2}, {"a_type"});
   expect_rejected(p, h100, GemmConfig{.scale_rows_b = 1}, {"scale_rows_b"});
   const GemmConfig split{.tile_m = 64, .stages = 2, .cluster = 8, .split_k = true};

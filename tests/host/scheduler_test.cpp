@@ -165,6 +165,21 @@ TEST(Scheduler, VisitsEveryTileOnceForTenThousandGrids) {
   }
 }
 
+TEST(Scheduler, ACtaStaysWithItsRowsWhereTheGridIsABand) {
+  // 12 × 40 tiles in bands of 5, and a last one of 5 as well; then one of 3, where rows change once.
+  for (const uint32_t n : {40u * 128, 38u * 128}) {
+    const Grid g{config_of(128, 128, Multicast::none), 12 * 128, n, 5, 60};
+    const Work work = work_of(g);
+    for (uint32_t cta = 0; cta < g.grid; ++cta) {
+      DenseScheduler tiles(g.config, work, cta);
+      std::vector<uint32_t> rows;
+      for (Tile tile{}; tiles.pop(tile);) rows.push_back(tile.row);
+      if (n % (5 * 128) != 0 && rows.size() == 8) rows.pop_back();
+      EXPECT_TRUE(std::all_of(rows.begin(), rows.end(), [&](uint32_t row) { return row == cta / 5 * 128; })) << cta;
+    }
+  }
+}
+
 TEST(Scheduler, WalksDownTheRowsOfABandBeforeTheNextBand) {
   const Grid g{config_of(64, 128, Multicast::none), 256, 1024, 3, 1};
   const Work work = work_of(g);

@@ -10,6 +10,8 @@
 //             empty[stage]:  1 arrival of each math warp of each CTA of the cluster. The load thread waits on it.
 //             d_full[slot]:  1 arrival of each math warp that has staged its part of a panel of D. The store warp waits.
 //             d_empty[slot]: 1 arrival of the store warp when the panel has been read. Math threads wait on it.
+//             kept_full[block], kept_empty[block]: the same as full and empty for A's blocks of 128 of k, where C.kept_blocks
+//             says that A is kept; then full and empty are B's alone.
 // Start       the first load is what all others wait for, so nothing is done before it that another warp can do meanwhile:
 //             see run_last_warpgroup. Math and store warps wait until all of the CTA (or cluster) have arrived.
 // Timeline    load:  [tile] pop → [step] wait empty → announce bytes → A, B, scale_a by TMA
@@ -28,6 +30,9 @@
 // Limits      HBM for few rows. For many rows shared memory, which moves 128 bytes a clock: a step of 256×128 reads 96 KiB
 //             for its 16 wgmma and takes 48 KiB from TMA, 1152 clocks against the tensor cores' 1024. Then power: at
 //             full load the clock falls from 1.98 to 1.55 GHz (H100), so each instruction and byte saved is speed.
+// Short k     with C.kept_blocks a tile's rows of A stay in shared memory while the CTA goes along them, and only B is loaded:
+//             a third less for TMA, L2 and shared memory. The load warp brings other rows block by block, as soon as the math
+//             warps, which know their next tile, have released each for the last time.
 // L2          with args.stream_b the lines of B leave it before all others: see streams_b in src/gemm/plan.cpp.
 // Layouts     C.layout chooses the scheduler, which says what rows a tile has, whose B it meets and what is stored; all
 //             else is the same for a mixture of experts: see scheduler.cuh.
@@ -58,26 +63,52 @@ struct BlockScales {
   static constexpr uint32_t kBlocks = scale_blocks_b(C);
   float current[kBlocks], next[kBlocks];
 
-  /// Starts to load those of steps `first` … `first + 31` of a tile.
-  DG_DEVICE void fetch(const GemmArgs& args, const Tile& tile, const Steps& steps, uint32_t first) {
+  /// Where two ways meet, ptxas copies what is being loaded, and waits for it; and it puts off a plain copy of `next` until the
+  /// load after that. With the few steps of a tile whose A is kept this was a twentieth of the time, so there it is one load
+  /// under a condition, and a shuffle in which each lane gets its own. Elsewhere that gained nothing (0.996 to 1.003 of the
+  /// time, H100, 2026-11-28).
+  static constexpr bool kWithoutBranch = C.kept_blocks > 0;
+
+  /// Starts to load those of steps `first` … `first + 31` of a tile, if they are wanted.
+  DG_DEVICE void fetch(const GemmArgs& args, const Tile& tile, const Steps& steps, uint32_t first, bool wanted = true) {
     const uint32_t step = first + threadIdx.x % 32;
-    if (step >= steps.count) return;
+    const bool is_step = wanted && step < steps.count;
+    if (!kWithoutBranch && !is_step) return;
     const bool known = args.block_scale_b && steps.first != Steps::kNowhere;
 #pragma unroll
     for (uint32_t b = 0; b < kBlocks; ++b) {
       const uint32_t row = min(tile.col / kScaleRows + b, (args.n - 1) / kScaleRows);
       const int64_t at = tile.group * args.scale_b_stride_group + row * args.scale_b_stride_n;
-      next[b] = known ? args.block_scale_b[at + (steps.first + step) * args.scale_b_stride_k] : 1.f;
+      if constexpr (kWithoutBranch) {
+        const float* from = args.block_scale_b + at + (steps.first + step) * args.scale_b_stride_k;
+        next[b] = ptx::load_if(is_step && known, from, 1.f);
+      } else {
+        next[b] = known ? args.block_scale_b[at + (steps.first + step) * args.scale_b_stride_k] : 1.f;
+      }
     }
   }
   DG_DEVICE void turn() {
 #pragma unroll
-    for (uint32_t b = 0; b < kBlocks; ++b) current[b] = next[b];
+    for (uint32_t b = 0; b < kBlocks; ++b)
+      current[b] = kWithoutBranch ? __shfl_sync(~0u, next[b], threadIdx.x % 32) : next[b];
   }
   /// Step `i` of the current 32, by all lanes.
   DG_DEVICE void get(float (&scale)[scales_b(C)], uint32_t i) const {
 #pragma unroll
     for (uint32_t b = 0; b < kBlocks; ++b) scale[b] = __shfl_sync(~0u, current[b], i);
+  }
+};
+
+/// The rows of A that are kept. `phase`: parity of their barriers; it flips when other rows come.
+struct KeptRows {
+  uint32_t row = ~0u, phase = 1;
+
+  /// Whether these are other rows than before.
+  DG_DEVICE bool turn_to(uint32_t first) {
+    if (first == row) return false;
+    row = first;
+    phase ^= 1;
+    return true;
   }
 };
 
@@ -92,11 +123,13 @@ struct Fp8Gemm {
   // they are loaded before the first one, which a second wave makes up for, or after the last one (__syncwarp keeps them
   // there). Either is 2 to 4 % faster (H100, 2026-11-23).
   static constexpr bool kScalesFirst = kWaves > 1 && !kRowScalesB;
+  static constexpr bool kKeepsA = C.kept_blocks > 0;
   static constexpr uint32_t kAllReady = 0, kStagesReady = 1;  // named barriers
   using Args = typename ArgsOf<C.layout>::Type;
   using Stages = Ring<C.stages, 1, kMathThreads / 32 * sharers(C)>;
   using Panels = PanelRing<C>;
   using Parts = PartRing<C>;
+  using Kept = Ring<max(C.kept_blocks, 1), 1, kMathThreads / 32>;
 
   using Scheduler = typename SchedulerOf<C.layout>::Type;
   static constexpr bool kGroupsOfA = C.layout == Layout::masked;
@@ -159,8 +192,24 @@ struct Fp8Gemm {
     }
   }
 
-  DG_DEVICE static void load_scales(uint8_t* smem, uint32_t slot, uint64_t* full, const Args& args, const Tile& tile,
-                                    uint32_t block) {
+  DG_DEVICE static void load_a(uint8_t* smem, uint32_t slot, uint64_t* full, const Args& args, const Tile& tile,
+                               uint32_t block) {
+    load_operand<C.tile_m, cluster_n(C), kGroupsOfA>(smem + kSmem.a + slot * a_stage_bytes(C), map_a(args, tile), full,
+                                                     block * kTileK, tile.row, tile.group);
+  }
+  DG_DEVICE static void load_b(uint8_t* smem, uint32_t slot, uint64_t* full, const Args& args, const Tile& tile,
+                               uint32_t block) {
+    uint8_t* slot_of_b = smem + kSmem.b + slot * b_stage_bytes(C);
+    if (C.layout != Layout::k_grouped && args.stream_b) {
+      load_operand<C.tile_n, cluster_m(C), kGroupsOfB, true>(slot_of_b, map_b(args, tile), full, block * kTileK,
+                                                             tile.col, tile.group);
+    } else {
+      load_operand<C.tile_n, cluster_m(C), kGroupsOfB>(slot_of_b, map_b(args, tile), full, block * kTileK, tile.col,
+                                                       tile.group);
+    }
+  }
+  DG_DEVICE static void load_scales_of_a(uint8_t* smem, uint32_t slot, uint64_t* full, const Args& args,
+                                         const Tile& tile, uint32_t block) {
     uint8_t* scale_a = smem + kSmem.scale_a + slot * scale_a_stage_bytes(C);
     if constexpr (C.layout == Layout::k_grouped) block += args.first_block[tile.group];
     if constexpr (C.scaled_a && C.layout == Layout::masked) {
@@ -170,6 +219,11 @@ struct Fp8Gemm {
     } else if constexpr (C.scaled_a) {
       ptx::tma_load_2d(scale_a, args.scale_a, full, tile.row, block);
     }
+  }
+  /// Of its rows.
+  DG_DEVICE static void load_scales_of_b(uint8_t* smem, uint32_t slot, uint64_t* full, const Args& args,
+                                         const Tile& tile, uint32_t block) {
+    if constexpr (C.layout == Layout::k_grouped) block += args.first_block[tile.group];
     if constexpr (kRowScalesB)
       ptx::tma_load_2d(smem + kSmem.scale_b + slot * scale_b_stage_bytes(C), args.scale_b, full, tile.col, block);
   }
@@ -190,7 +244,7 @@ struct Fp8Gemm {
     }
   }
 
-  DG_DEVICE static void load_tiles(const Args& args, uint8_t* smem, const Stages& ring) {
+  DG_DEVICE static void load_tiles(const Args& args, uint8_t* smem, const Stages& ring, const Kept& kept) {
     ptx::griddepcontrol_wait();
     Scheduler tiles = scheduler(args);
     Tile tile;
@@ -202,26 +256,29 @@ struct Fp8Gemm {
       arrive();  // nobody else is needed to load
     }
     typename Stages::Position at;
+    KeptRows kept_rows;
     for (; more; more = tiles.pop(tile)) {
       const Steps own = steps(args, tile);
+      const bool brings_a = kKeepsA && kept_rows.turn_to(tile.row);
 #pragma unroll 1  // copies of this loop only cost time to compile
       for (uint32_t step = 0; step < own.count; ++step, at.advance()) {
         const uint32_t block = own.first + step;
+        if (brings_a) {
+          kept.wait_empty({step, kept_rows.phase}, tile);
+          if (ptx::elect_one()) {
+            ptx::mbarrier_arrive_expect_tx(kept.full + step, loaded_a_bytes(C, args.work.m));
+            load_a(smem, step, kept.full + step, args, tile, block);
+            load_scales_of_a(smem, step, kept.full + step, args, tile, block);
+          }
+        }
         ring.wait_empty(at, tile);
         if (!ptx::elect_one()) continue;
         uint64_t* full = ring.full + at.slot;
         ptx::mbarrier_arrive_expect_tx(full, args.stage_bytes);
-        load_operand<C.tile_m, cluster_n(C), kGroupsOfA>(smem + kSmem.a + at.slot * a_stage_bytes(C), map_a(args, tile),
-                                                         full, block * kTileK, tile.row, tile.group);
-        uint8_t* slot_of_b = smem + kSmem.b + at.slot * b_stage_bytes(C);
-        if (C.layout != Layout::k_grouped && args.stream_b) {
-          load_operand<C.tile_n, cluster_m(C), kGroupsOfB, true>(slot_of_b, map_b(args, tile), full, block * kTileK,
-                                                                 tile.col, tile.group);
-        } else {
-          load_operand<C.tile_n, cluster_m(C), kGroupsOfB>(slot_of_b, map_b(args, tile), full, block * kTileK, tile.col,
-                                                           tile.group);
-        }
-        load_scales(smem, at.slot, full, args, tile, block);
+        if constexpr (!kKeepsA) load_a(smem, at.slot, full, args, tile, block);
+        load_b(smem, at.slot, full, args, tile, block);
+        if constexpr (!kKeepsA) load_scales_of_a(smem, at.slot, full, args, tile, block);
+        load_scales_of_b(smem, at.slot, full, args, tile, block);
       }
     }
     if (ptx::elect_one()) ptx::griddepcontrol_launch_dependents();
@@ -258,8 +315,8 @@ struct Fp8Gemm {
     }
   }
 
-  DG_DEVICE static void multiply_tiles(const Args& args, uint8_t* smem, const Stages& ring, const Panels& panels,
-                                       const Parts& parts) {
+  DG_DEVICE static void multiply_tiles(const Args& args, uint8_t* smem, const Stages& ring, const Kept& kept,
+                                       const Panels& panels, const Parts& parts) {
     // The shuffle tells the compiler that this is the same in all lanes: descriptors then live in uniform registers.
     const uint32_t warpgroup = __shfl_sync(~0u, threadIdx.x / kWarpgroup, 0);
     const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -273,6 +330,7 @@ struct Fp8Gemm {
     typename Parts::Position part_at;
     Scheduler tiles = scheduler(args);
     BlockScales<C> block_scales;
+    KeptRows kept_rows;
     Tile next;
     bool more = tiles.pop(next), is_full = false;
     if (!kRowScalesB && more) block_scales.fetch(args, next, steps(args, next), 0);
@@ -280,11 +338,16 @@ struct Fp8Gemm {
       const Tile tile = next;
       const uint32_t offset = tile.col % kScaleRows;
       const Steps own = steps(args, tile);
+      const bool waits_for_a = kKeepsA && kept_rows.turn_to(tile.row);
       float sum[kRowWaves][C.tile_n / 2];
 
       // B's scales for the 32 steps that follow those from `from` on, of this tile or the next.
       const auto fetch_after = [&](uint32_t from) {
-        if (from + 32 < own.count) {
+        const bool of_this = from + 32 < own.count;
+        if constexpr (BlockScales<C>::kWithoutBranch) {
+          const Tile its = of_this ? tile : next;
+          block_scales.fetch(args, its, of_this ? own : steps(args, next), of_this ? from + 32 : 0, of_this || more);
+        } else if (of_this) {
           block_scales.fetch(args, tile, own, from + 32);
         } else if (more) {
           block_scales.fetch(args, next, steps(args, next), 0);
@@ -293,13 +356,16 @@ struct Fp8Gemm {
       const auto step = [&](bool is_first, uint32_t i) __attribute__((always_inline)) {
         float scale_a[kRowWaves][2], scale_b[scales_b(C)];
         if constexpr (kScalesFirst) block_scales.get(scale_b, i);
+        const typename Kept::Position of_kept{i, kept_rows.phase};
+        if (waits_for_a) kept.wait_full(of_kept, tile);
         if (!is_full) ring.wait_full(at, tile);
-        const uint8_t* slot_of_scales_a = scale_a_ring + at.slot * scale_a_stage_bytes(C) + scale_a_skip(tile);
+        const uint32_t slot_of_a = kKeepsA ? i : at.slot;
+        const uint8_t* slot_of_scales_a = scale_a_ring + slot_of_a * scale_a_stage_bytes(C) + scale_a_skip(tile);
         if constexpr (kScalesFirst) load_scales_a(scale_a, slot_of_scales_a);
 #pragma unroll
         for (uint32_t wave = 0; wave < kWaves; ++wave) {
           const uint32_t row_wave = wave / kColWaves, first_col = wave % kColWaves * wave_cols(C);
-          const uint64_t a = a_ring + (at.slot * a_stage_bytes(C) + row_wave * 64 * kTileK) / 16;
+          const uint64_t a = a_ring + (slot_of_a * a_stage_bytes(C) + row_wave * 64 * kTileK) / 16;
           const uint64_t b = b_ring + (at.slot * b_stage_bytes(C) + first_col * kTileK) / 16;
           float partial[wave_cols(C) / 2];
           ptx::wgmma_fence();
@@ -320,6 +386,7 @@ struct Fp8Gemm {
           ptx::WgmmaFp8<wave_cols(C)>::wait(partial);
           if (wave + 1 == kWaves) {
             release<sharers(C)>(ring, at);
+            if (kKeepsA && more && next.row != tile.row) release<1>(kept, of_kept);
             at.advance();
             is_full = ring.is_full(at);  // asked now, since the answer takes 80 clocks and promotion as long
           }
@@ -376,23 +443,24 @@ struct Fp8Gemm {
     const Stages stages{barriers(kSmem.full), barriers(kSmem.empty), "stages"};
     const Panels panels{barriers(kSmem.d_full), barriers(kSmem.d_empty), "panels"};
     const Parts parts{barriers(kSmem.parts_full), barriers(kSmem.parts_empty), "parts"};
+    const Kept kept{barriers(kSmem.kept_full), barriers(kSmem.kept_empty), "kept"};
     const uint32_t warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
     // Math comes first in the code: after the other roles its loop took up to 1 % longer (128×256, H100, 2026-11-24).
     if (warp >= kMathThreads / 32)
-      return run_last_warpgroup(args, smem, warp - kMathThreads / 32, stages, panels, parts);
+      return run_last_warpgroup(args, smem, warp - kMathThreads / 32, stages, kept, panels, parts);
     ptx::setmaxnreg_inc<math_registers(C)>();
     arrive_and_wait();
     ptx::griddepcontrol_wait();
-    multiply_tiles(args, smem, stages, panels, parts);
+    multiply_tiles(args, smem, stages, kept, panels, parts);
   }
 
   /// While the load warp finds its first tile, two others initialise the barriers, and the last one fetches descriptors. A
   /// first load is issued some 900 clocks after the CTA's first instruction; done by one thread, one after the other, that
   /// took 2300 (H100, clean L2, 2026-11-24). `warp`: of the warpgroup.
   DG_DEVICE static void run_last_warpgroup(const Args& args, uint8_t* smem, uint32_t warp, const Stages& stages,
-                                           const Panels& panels, const Parts& parts) {
+                                           const Kept& kept, const Panels& panels, const Parts& parts) {
     ptx::setmaxnreg_dec<load_registers(C)>();
-    if (warp == 0) return load_tiles(args, smem, stages);
+    if (warp == 0) return load_tiles(args, smem, stages, kept);
     if (warp == 1) {
       if (ptx::elect_one()) {
         panels.init();
@@ -407,6 +475,7 @@ struct Fp8Gemm {
     if (warp == 2) {
       if (ptx::elect_one()) {
         stages.init();
+        if constexpr (kKeepsA) kept.init();
         ptx::fence_mbarrier_init();
       }
       __syncwarp();

@@ -73,8 +73,11 @@ DG_HD constexpr uint32_t panels(const GemmConfig& c) { return stored_cols(c) / p
 
 /// Byte offsets into the dynamic shared memory of a CTA, which is 1024-aligned.
 struct SmemLayout {
-  uint32_t a, b, d, parts, scale_a, scale_b, full, empty, d_full, d_empty, parts_full, parts_empty, bytes;
+  uint32_t a, b, d, parts, scale_a, scale_b, full, empty, d_full, d_empty, parts_full, parts_empty, kept_full,
+      kept_empty, bytes;
 };
+/// Blocks of A, and of its scales, that are in shared memory at a time: one a stage, or all of a tile's rows.
+DG_HD constexpr uint32_t a_slots(const GemmConfig& c) { return c.kept_blocks > 0 ? c.kept_blocks : c.stages; }
 DG_HD constexpr uint32_t a_stage_bytes(const GemmConfig& c) { return c.tile_m * kTileK; }
 DG_HD constexpr uint32_t b_stage_bytes(const GemmConfig& c) { return c.tile_n * kTileK; }
 /// A's scales for a stage. TMA reads from multiples of 16 bytes on, so up to 3 more where a tile may begin at any row.
@@ -99,11 +102,11 @@ DG_HD constexpr uint32_t parts_bytes(const GemmConfig& c) { return c.tile_m * (c
 DG_HD constexpr SmemLayout smem_layout(const GemmConfig& c, uint32_t slots) {
   SmemLayout s{};
   uint32_t at = 0;
-  s.a = at, at += c.stages * a_stage_bytes(c);
+  s.a = at, at += a_slots(c) * a_stage_bytes(c);
   s.b = at, at += c.stages * b_stage_bytes(c);
   s.d = at, at += slots * panel_bytes(c);
   s.parts = at, at += parts_bytes(c);
-  s.scale_a = at, at += c.stages * scale_a_stage_bytes(c);
+  s.scale_a = at, at += a_slots(c) * scale_a_stage_bytes(c);
   s.scale_b = at, at += c.stages * scale_b_stage_bytes(c);
   s.full = at, at += c.stages * 8;
   s.empty = at, at += c.stages * 8;
@@ -111,13 +114,18 @@ DG_HD constexpr SmemLayout smem_layout(const GemmConfig& c, uint32_t slots) {
   s.d_empty = at, at += slots * 8;
   s.parts_full = at, at += 8;
   s.parts_empty = at, at += 8;
+  s.kept_full = at, at += c.kept_blocks * 8;
+  s.kept_empty = at, at += c.kept_blocks * 8;
   s.bytes = at;
   return s;
 }
-/// What TMA writes into a slot.
+/// What TMA writes of A and its scales for a step.
+DG_HD constexpr uint32_t loaded_a_bytes(const GemmConfig& c, uint32_t m) {
+  return a_box_rows(c, m) * cluster_n(c) * kTileK + (c.scaled_a ? scale_a_box_rows(c, m) * 4 : 0);
+}
+/// What TMA writes into a stage.
 DG_HD constexpr uint32_t loaded_stage_bytes(const GemmConfig& c, uint32_t m) {
-  return a_box_rows(c, m) * cluster_n(c) * kTileK + b_stage_bytes(c) + (c.scaled_a ? scale_a_box_rows(c, m) * 4 : 0) +
-         scale_b_bytes(c);
+  return (c.kept_blocks > 0 ? 0 : loaded_a_bytes(c, m)) + b_stage_bytes(c) + scale_b_bytes(c);
 }
 /// Shared memory that a CTA may have.
 DG_HD constexpr uint32_t max_smem_bytes(const GemmConfig& c) {
@@ -155,6 +163,9 @@ DG_HD constexpr const char* why_illegal(const GemmConfig& c, uint32_t smem_bytes
   const bool experts = c.layout != Layout::dense && c.layout != Layout::k_grouped;
   if (experts && (c.multicast == Multicast::b || c.accumulate || c.scale_rows_b == 1))
     return "experts share no B between tiles, have no C, and 128 rows of B share a scale";
+  if (c.kept_blocks < 0 || c.kept_blocks > 32) return "kept_blocks must be 0 to 32";
+  if (c.kept_blocks > 0 && (c.layout != Layout::dense || c.multicast == Multicast::a || c.split_k))
+    return "A is kept by dense kernels that neither share A nor split k";
   if (c.layout == Layout::k_grouped && (!c.accumulate || c.d_type != DType::f32))
     return "k_grouped accumulates into f32";
   // Per thread: one wave's accumulators, the promoted sums of all waves, B's scales, and some 40 for addresses and A's.
