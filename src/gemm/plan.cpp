@@ -291,7 +291,7 @@ double memory_us(const GemmConfig& c, const Problem& p, const DeviceInfo& device
   const double again = c.kept_blocks > 0 ? 0 : 0.316 * std::clamp(static_cast<double>(tall - 1), 0.0, 1.07);
   // Found, not understood: rows of B are read faster by 32, 64 or 128 at a time than by 48 or 96.
   const bool odd = (c.tile_n & (c.tile_n - 1)) != 0;
-  const bool in_halves = rows_of_group(p) <= 128 && c.tile_n * c.ctas_per_sm > 128;  // see b_fetch_bytes
+  const bool in_halves = rows_of_group(p) <= 128 && b_fetch_bytes(c, p, streams_b(c, p, device)) == 128;
   const double slower = 1 + (odd ? 0.024 : 0) + (in_halves ? 0.01 : 0);
   return (once + again * static_cast<double>(b_bytes)) * slower / (device.hbm_gbytes_per_s * 1e3);
 }
