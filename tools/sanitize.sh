@@ -16,8 +16,10 @@ kernels='[{"tile_m":128,"tile_n":128,"stages":4},{"tile_m":256,"tile_n":128,"sta
   {"tile_m":64,"tile_n":64,"stages":6,"cluster":4,"split_k":true,"ctas_per_sm":2,"unroll":2},
   {"tile_m":128,"tile_n":128,"stages":4,"cluster":2,"split_k":true},
   {"tile_m":64,"tile_n":128,"stages":8,"cluster":8,"split_k":true}]'
+kept='{"tile_m":128,"tile_n":256,"stages":3,"kept_blocks":4}'
 check() {
   "${sanitize[@]}" 193 448 1024 --config "$kernels" &&
+    "${sanitize[@]}" 300 12000 512 --config "$kept" &&
     "${sanitize[@]}" 130 320 640 --layout contiguous --groups 3 &&
     "${sanitize[@]}" 70 320 640 --layout offsets --groups 3 &&
     "${sanitize[@]}" 70 320 640 --layout masked --groups 3 &&
