@@ -214,7 +214,7 @@ TEST_F(GemmConfigsTest, AKeptAmongManyTiles) {
     std::vector<GemmConfig> configs;
     for (GemmConfig config : all(c)) {
       if (config.tile_m == 64 || config.split_k || config.ctas_per_sm > 1 || config.multicast == Multicast::a) continue;
-      if (config.tile_n % 64 != 0 || config.unroll > 2) continue;
+      if (config.tile_n % 64 != 0) continue;
       config.kept_blocks = 4;
       for (config.stages = 4; config.stages > 2 && why_illegal(config); --config.stages) continue;
       if (!why_illegal(config)) configs.push_back(config);
