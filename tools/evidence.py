@@ -62,7 +62,8 @@ def table(report):
         f"{report['date'][:10]}, regime {report['regime']}, median of {report['repeats']} calls by {report['timer']}"
     )
     if clocks:
-        about += f", SM clock {min(c['sm_mhz_min'] for c in clocks)}–{max(c['sm_mhz_max'] for c in clocks)} MHz"
+        low, high = min(c["sm_mhz_min"] for c in clocks), max(c["sm_mhz_max"] for c in clocks)
+        about += f", SM clock {low}–{high} MHz (sampled every 20 ms, so mostly between the kernels)"
     lines += ["", about + "."]
     summary = report["summary"]
     if summary.get("speedup"):
