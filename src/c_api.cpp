@@ -119,12 +119,12 @@ Device device_of(const char* function, const char* name, const deep_gemm_device&
   return {device.type == DEEP_GEMM_CPU ? DeviceType::cpu : DeviceType::cuda, device.index};
 }
 
-/// A null pointer and no dimensions are no tensor; the call itself says where that is wrong.
+/// A null pointer and a zeroed struct are no tensor; the call itself says where that is wrong.
 TensorView view_of(const char* function, const char* name, const deep_gemm_tensor* tensor) {
   TensorView view;
-  if (!tensor || tensor->ndim == 0) return view;
-  if (tensor->ndim < 0 || tensor->ndim > TensorView::kMaxRank)
-    fail(ErrorCode::invalid_argument, "{}: {} has {} dimensions, expected at most {}", function, name, tensor->ndim,
+  if (!tensor || (tensor->ndim == 0 && !tensor->data)) return view;
+  if (tensor->ndim < 1 || tensor->ndim > TensorView::kMaxRank)
+    fail(ErrorCode::invalid_argument, "{}: {} has {} dimensions, expected 1 to {}", function, name, tensor->ndim,
          TensorView::kMaxRank);
   if (!tensor->shape) fail(ErrorCode::invalid_argument, "{}: {}.shape is null", function, name);
   view.data = tensor->data ? static_cast<std::byte*>(tensor->data) + tensor->byte_offset : nullptr;

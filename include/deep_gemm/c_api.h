@@ -67,7 +67,8 @@ typedef struct deep_gemm_device {
 } deep_gemm_device;
 
 /** A view of memory that the caller owns. Layout and fields are those of DLPack's DLTensor, so a pointer to one may be
- * passed. At most three dimensions; nothing is read through it after the call that it was given to. */
+ * passed. One to three dimensions; nothing is read through it after the call that it was given to. Zeroed it stands for
+ * no tensor, as a null pointer to one does. */
 typedef struct deep_gemm_tensor {
   void* data;
   deep_gemm_device device;

@@ -236,10 +236,12 @@ static void refuse(deep_gemm_context* context) {
   bad = good, bad.shape = wrong_shape;
   REFUSED(&p->fp8_a, &p->fp8_b, &bad, NULL, "fp8_gemm_nt: d is [37, 151], expected [37, 150]");
   bad = good, bad.ndim = 4, bad.shape = four, bad.strides = NULL;
-  REFUSED(&p->fp8_a, &p->fp8_b, &bad, NULL, "fp8_gemm_nt: d has 4 dimensions, expected at most 3");
+  REFUSED(&p->fp8_a, &p->fp8_b, &bad, NULL, "fp8_gemm_nt: d has 4 dimensions, expected 1 to 3");
   bad = good, bad.ndim = -1;
   REFUSED(&p->fp8_a, &p->fp8_b, &bad, NULL, "d has -1 dimensions");
   bad = good, bad.ndim = 0;
+  REFUSED(&p->fp8_a, &p->fp8_b, &bad, NULL, "d has 0 dimensions, expected 1 to 3");
+  memset(&bad, 0, sizeof bad);
   REFUSED(&p->fp8_a, &p->fp8_b, &bad, NULL, "d has 0 dimensions, expected 2");
   bad = good, bad.shape = NULL;
   REFUSED(&p->fp8_a, &p->fp8_b, &bad, NULL, "d.shape is null");
@@ -265,7 +267,7 @@ static void refuse(deep_gemm_context* context) {
   REFUSED(&p->fp8_a, &p->fp8_b, &good, &options, "scale_b is [2, 3], expected [150, 3]");
   options.recipe.rows_a = options.recipe.rows_b = options.recipe.cols = 0, options.workspace = &bad;
   bad.ndim = 4;
-  REFUSED(&p->fp8_a, &p->fp8_b, &good, &options, "workspace has 4 dimensions, expected at most 3");
+  REFUSED(&p->fp8_a, &p->fp8_b, &good, &options, "workspace has 4 dimensions, expected 1 to 3");
   options.workspace = NULL, options.reserved = 1;
   REFUSED(&p->fp8_a, &p->fp8_b, &good, &options, "options.reserved is 1, expected 0");
   options.reserved = 0, options.size = 0;
@@ -407,7 +409,7 @@ static void multiply_experts(deep_gemm_context* context) {
   options.alignment = 1, options.config = "{";
   OFFSETS_REFUSED(&groups, &options, "config: not JSON");
   options.config = NULL, options.workspace = &bad, bad.ndim = 4;
-  OFFSETS_REFUSED(&groups, &options, "workspace has 4 dimensions, expected at most 3");
+  OFFSETS_REFUSED(&groups, &options, "workspace has 4 dimensions, expected 1 to 3");
   options.workspace = NULL, options.size = 7;
   OFFSETS_REFUSED(&groups, &options, "m_grouped_fp8_gemm_nt_offsets: options.size is 7");
   EXPECT_ERROR(deep_gemm_m_grouped_fp8_gemm_nt_contiguous(NULL, &a, &b, &d, &rows, NULL, &error),
