@@ -313,6 +313,32 @@ TEST_P(LayoutTest, TransposesScales) {
   }
 }
 
+TEST_P(LayoutTest, TransposeRejectsGroupsThatOverlap) {
+  Matrix in(context().device(), DType::f32, 12, 3, 0), out(context().device(), DType::f32, 48, 1, 0x55);
+  TensorView from = in.view(), to = out.view();
+  from.rank = to.rank = 3;
+  from.shape = to.shape = {2, 6, 3};
+  from.strides = {18, 3, 1};
+  for (const int64_t apart : {0, 4, 16, -24, 24}) {
+    to.strides = {apart, 1, 8};
+    if (apart == 24) {
+      to_mn_major_aligned(context(), from, to);
+    } else {
+      try {
+        to_mn_major_aligned(context(), from, to);
+        ADD_FAILURE() << "accepted groups " << apart << " apart";
+      } catch (const Error& error) {
+        EXPECT_EQ(
+            std::string(error.what()),
+            fmt::format("to_mn_major_aligned: out has groups {} elements apart, which overlap: expected at least 24",
+                        apart));
+      }
+    }
+  }
+  to.strides = {8, 1, 16};  // column by column, each group's in turn
+  to_mn_major_aligned(context(), from, to);
+}
+
 TEST_P(LayoutTest, TransposeRejectsAPitchThatTmaCannotRead) {
   Matrix in(context().device(), DType::f32, 6, 3, 0),
       out(context().device(), DType::f32, 8, 3, 0, {.transposed = true});

@@ -155,7 +155,7 @@ constexpr int64_t tma_aligned_rows(int64_t mn) { return (mn + 3) / 4 * 4; }
 /// Copies FP32 scales [mn, blocks] of any strides into `out`, [mn, blocks] with strides [1, pitch],
 /// pitch ≥ tma_aligned_rows(mn) and a multiple of 4: the layout that fp8_gemm_nt takes for A without transposing.
 /// Each column's memory from mn up to tma_aligned_rows(mn) is written with zeros. Both may have a first dimension more for
-/// groups, [groups, mn, blocks], whose stride in `out` is a multiple of 4.
+/// groups, [groups, mn, blocks], whose stride in `out` is a multiple of 4 and keeps them apart.
 void to_mn_major_aligned(Context& context, const TensorView& scale, const TensorView& out, Stream stream = {});
 
 /// What the plan knows of a GPU.
