@@ -76,7 +76,8 @@ struct TensorView {
   /// Elements `begin` … `end - 1` of dimension 0.
   constexpr TensorView rows(int64_t begin, int64_t end) const {
     TensorView t = *this;
-    t.data = static_cast<char*>(data) + begin * strides[0] * size_of(dtype);
+    // The stride of a single row may be any number.
+    t.data = static_cast<char*>(data) + (shape[0] > 1 ? begin * strides[0] * size_of(dtype) : 0);
     t.shape[0] = end - begin;
     return t;
   }

@@ -9,6 +9,7 @@
 #include "cpu/cpu.h"
 #include "cpu/gemm_block.h"
 #include "cpu/parallel.h"
+#include "gemm/check.h"
 
 namespace deep_gemm::cpu {
 namespace {
@@ -50,7 +51,8 @@ void gather_scales(const TensorView& scale, int64_t begin, int64_t count, int64_
 }
 
 Codes codes_from(const TensorView& t, int64_t row, int64_t p) {
-  return {static_cast<const uint8_t*>(t.data) + row * t.strides[0] + p, t.strides[0], t.dtype};
+  const int64_t pitch = stride_or(t, 0, 0);
+  return {static_cast<const uint8_t*>(t.data) + row * pitch + p, pitch, t.dtype};
 }
 
 struct Tile {

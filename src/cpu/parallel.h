@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <future>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -26,7 +27,11 @@ void run_workers(int64_t threads, const Work& work) {
   std::atomic<int64_t> counter = 0;
   const auto next = [&] { return counter.fetch_add(1, std::memory_order_relaxed); };
   std::vector<std::future<void>> others;
-  for (int64_t i = 1; i < threads; ++i) others.push_back(std::async(std::launch::async, [&] { work(next); }));
+  try {
+    for (int64_t i = 1; i < threads; ++i) others.push_back(std::async(std::launch::async, [&] { work(next); }));
+  } catch (const std::system_error&) {
+    // The system gives no more threads; those there are do the work.
+  }
   work(next);
   for (auto& other : others) other.get();
 }

@@ -1,12 +1,17 @@
 // The CPU product against plain loops that share nothing with it, and what only it promises.
 #include <gtest/gtest.h>
 
+#include <sys/resource.h>
+
 #include <array>
+#include <atomic>
 #include <cmath>
 #include <memory>
 #include <vector>
 
+#include "child_process.h"
 #include "cpu/gemm_block.h"
+#include "cpu/parallel.h"
 #include "gemm_support.h"
 
 namespace deep_gemm::test {
@@ -29,6 +34,20 @@ double by_definition(Product& product, int64_t i, int64_t j) {
     sum += term;
   }
   return sum;
+}
+
+TEST(Parallel, DoesTheWorkWithTheThreadsThatThereAre) {
+  const int status = in_child([] {
+    become_nobody();
+    const rlimit none{1, 1};
+    if (setrlimit(RLIMIT_NPROC, &none) != 0) return 1;
+    std::atomic<int64_t> sum = 0;
+    cpu::run_workers(4, [&](const auto& next) {
+      for (int64_t i = next(); i < 100; i = next()) sum += i;
+    });
+    return sum == 4950 ? 0 : 2;
+  });
+  EXPECT_EQ(status, 0);
 }
 
 TEST_F(CpuGemmTest, IsTheProductByDefinition) {
