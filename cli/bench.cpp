@@ -6,7 +6,8 @@
 #include <ctime>
 #include <filesystem>
 #include <fstream>
-#include <sstream>
+#include <iterator>
+#include <span>
 
 #include <fmt/format.h>
 
@@ -17,6 +18,7 @@
 #include "config_json.h"
 #include "options.h"
 #include "output.h"
+#include "output_file.h"
 #include "text.h"
 
 namespace deep_gemm::cli {
@@ -52,23 +54,17 @@ std::string command_line() {
 
 std::string read_text(const std::string& path) {
   std::ifstream file(path);
-  std::ostringstream text;
-  if (!file || !(text << file.rdbuf())) fail(ErrorCode::io, "{}: cannot be read", path);
-  return text.str();
+  std::string text(std::istreambuf_iterator<char>(file), {});
+  if (!file) fail(ErrorCode::io, "{}: cannot be read", path);
+  return text;
 }
 
-/// Written anew after each shape, so that a run that is cut off leaves what it had.
 void write_report(const std::string& path, const bench::Report& report) {
   const std::string text =
       bench::to_json(report).dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
-  const std::string partial = path + ".partial";
-  {
-    std::ofstream file(partial);
-    if (!(file << text).flush()) fail(ErrorCode::io, "{}: cannot be written", partial);
-  }
-  std::error_code error;
-  std::filesystem::rename(partial, path, error);
-  if (error) fail(ErrorCode::io, "{}: cannot be written: {}", path, error.message());
+  OutputFile file(path);
+  file.write(std::as_bytes(std::span(text)));
+  file.commit();
 }
 
 std::string table_text(const std::vector<std::vector<std::string>>& rows) {
@@ -111,15 +107,17 @@ void run(const BenchOptions& given) {
   report.command = command_line();
   Context context(Device{DeviceType::cuda, 0}, context_options());
   const bool to_file = !given.json.empty() && given.json != "-";
+  bool rewritten = false;
   if (to_file) {  // a file that cannot be written must not cost a whole run
     std::error_code error;
     const std::filesystem::path directory = std::filesystem::path(given.json).parent_path();
     if (!directory.empty()) std::filesystem::create_directories(directory, error);
-    if (!std::ofstream(given.json, std::ios::app)) fail(ErrorCode::io, "{}: cannot be written", given.json);
+    // Written anew after each shape, so that a run that is cut off leaves what it had; to a pipe only once.
+    rewritten = OutputFile(given.json).is_beside();
   }
   if (const char* revision = std::getenv("DG_REVISION")) report.revision = revision;
 
-  auto say = [](const std::string& line) { fmt::print(stderr, "bench: {}\n", one_line(line)); };
+  auto say = [](const std::string& line) { cli::say(fmt::format("bench: {}\n", one_line(line))); };
   bench::Harness harness(context, report.options, say);
   harness.compile(shapes);
   report.left_out = shapes.size();
@@ -145,12 +143,12 @@ void run(const BenchOptions& given) {
                                          ours.check && ours.check->mismatches ? " WRONG" : "", done.seconds)
                            : fmt::format("{} {}", name, ours.error));
     report.machine = harness.machine();
-    if (to_file) write_report(given.json, report);
+    if (rewritten) write_report(given.json, report);
   }
   report.machine = harness.machine();
   if (given.json == "-") {
     print_json(bench::to_json(report));
-    fmt::print(stderr, "{}", text_of(report));
+    cli::say(text_of(report));
   } else {
     if (to_file) write_report(given.json, report);
     fmt::print("{}", text_of(report));
@@ -189,8 +187,8 @@ void add_bench(CLI::App& app) {
   command->add_option("--configs", given->configs, "JSON file with configs to time beside the chosen one");
   command->add_flag("--no-check", given->no_check, "do not compare results with the reference");
   command->add_option("--budget-seconds", given->budget_seconds, "start no further shape after this time")
-      ->check(CLI::NonNegativeNumber);
-  command->add_option("--seed", given->seed, "of the random operands")->capture_default_str();
+      ->check(CLI::Range(0.0, 1e6));
+  add_seed(*command, given->seed);
   command->add_option("--json", given->json, "write the full report to this file; - writes it to standard output");
   command->footer("The environment variable DG_REVISION, where set, is noted in the report as the tree's revision.");
   command->callback([given] { run(*given); });

@@ -1,37 +1,77 @@
 #include "output_file.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <random>
 
 #include "text.h"
 
 namespace deep_gemm::cli {
 namespace fs = std::filesystem;
+namespace {
 
-OutputFile::OutputFile(const std::string& path) : path_(path), target_(path) {
+/// Of the newest file that is not committed: for a signal handler, which may take no lock and no memory.
+std::atomic<const char*> newest_part = nullptr;
+static_assert(std::atomic<const char*>::is_always_lock_free);
+
+void remove_part_and_die(int signal) {
+  if (const char* part = newest_part) unlink(part);
+  std::signal(signal, SIG_DFL);
+  std::raise(signal);
+}
+
+void remove_at_signals(const std::string& part) {
+  newest_part = part.c_str();
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    // Who was told to ignore one, as under nohup, goes on doing so.
+    if (std::signal(signal, remove_part_and_die) == SIG_IGN) std::signal(signal, SIG_IGN);
+  }
+}
+
+/// Where a chain of symbolic links leads, be there a file or not.
+fs::path followed(fs::path path) {
   std::error_code error;
-  if (const fs::path real = fs::canonical(path, error); !error) target_ = real;
-  const fs::file_type type = fs::status(target_, error).type();
-  if (type == fs::file_type::not_found || type == fs::file_type::regular) {
-    part_ = fmt::format("{}.{}.part", target_, getpid());
-    descriptor_ = open(part_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  } else {
+  constexpr int kMostLinks = 40;  // as the kernel follows
+  for (int i = 0; i < kMostLinks && fs::is_symlink(path, error); ++i)
+    path = path.parent_path() / fs::read_symlink(path, error);
+  return path;
+}
+
+}  // namespace
+
+OutputFile::OutputFile(const std::string& path) : path_(path), target_(followed(path)) {
+  struct stat old {};
+  const bool exists = stat(target_.c_str(), &old) == 0;
+  if (exists && !S_ISREG(old.st_mode)) {
     descriptor_ = open(target_.c_str(), O_WRONLY | O_CLOEXEC);
+    if (descriptor_ < 0) fail_writing(errno);
+    return;
   }
-  if (descriptor_ < 0) {
-    part_.clear();
-    fail_writing(errno);
-  }
+  std::random_device random;
+  std::string part;
+  do {
+    part = fmt::format("{}.{:08x}.part", target_, random());
+    descriptor_ = open(part.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  } while (descriptor_ < 0 && errno == EEXIST);
+  if (descriptor_ < 0) fail_writing(errno);
+  part_ = part;
+  remove_at_signals(part_);
+  if (exists) fchmod(descriptor_, old.st_mode & 07777);
 }
 
 OutputFile::~OutputFile() {
   if (descriptor_ >= 0) close(descriptor_);
-  if (!part_.empty()) unlink(part_.c_str());
+  if (part_.empty()) return;
+  unlink(part_.c_str());
+  newest_part = nullptr;
 }
 
 void OutputFile::fail_writing(int error) const {
@@ -61,6 +101,7 @@ void OutputFile::commit() {
   if (part_.empty()) return;
   // Some file systems find out only here that there is no room.
   if (fsync(descriptor_) != 0 || std::rename(part_.c_str(), target_.c_str()) != 0) fail_writing(errno);
+  newest_part = nullptr;
   part_.clear();
 }
 

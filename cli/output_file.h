@@ -10,8 +10,9 @@ namespace deep_gemm::cli {
 
 class OutputFile {
  public:
-  /// Writes beside `path`; where that is a symbolic link, beside its target. A path that is no regular file, such as a
-  /// pipe or /dev/null, is written as it is. Throws Error{io}.
+  /// Writes beside `path`; where that is a symbolic link, beside its target, which need not exist. A path that is no regular
+  /// file, such as a pipe or /dev/null, is written as it is. What is written goes if SIGINT, SIGTERM or SIGHUP end the
+  /// program, if this is the newest such file. Throws Error{io}.
   explicit OutputFile(const std::string& path);
   ~OutputFile();  ///< removes what was not committed
   OutputFile(const OutputFile&) = delete;
@@ -23,6 +24,8 @@ class OutputFile {
   void write_at(uint64_t offset, std::span<const std::byte> bytes);
   /// Puts the file in its place.
   void commit();
+  /// Whether there is a file to put in a place: not so of a pipe, which has got what was written.
+  bool is_beside() const { return !part_.empty(); }
 
  private:
   [[noreturn]] void fail_writing(int error) const;

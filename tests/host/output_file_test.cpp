@@ -117,6 +117,72 @@ TEST_F(Output, LinksStayLinksAndDevicesStayDevices) {
   EXPECT_TRUE(fails_with("cannot be written: Is a directory", [&] { write_npy(scratch.path(""), values, 1, 2); }));
 }
 
+TEST_F(Output, LinksToNothingArePointedAtSomething) {
+  fs::create_symlink("second", scratch.path("first"));
+  fs::create_symlink(scratch.path("target"), scratch.path("second"));
+  {
+    OutputFile file(scratch.path("first"));
+    file.write(bytes_of("new"));
+    file.commit();
+  }
+  EXPECT_EQ(files(), (std::vector<std::string>{"first", "second", "target"}));
+  EXPECT_TRUE(fs::is_symlink(scratch.path("first")) && fs::is_symlink(scratch.path("second")));
+  EXPECT_EQ(read_text(scratch.path("target")), "new");
+}
+
+TEST_F(Output, KeepsPermissions) {
+  scratch.write("x", "old");
+  chmod(scratch.path("x").c_str(), 0604);
+  {
+    OutputFile file(scratch.path("x"));
+    file.write(bytes_of("new"));
+    file.commit();
+  }
+  struct stat after {};
+  ASSERT_EQ(stat(scratch.path("x").c_str(), &after), 0);
+  EXPECT_EQ(after.st_mode & 07777, 0604u);
+}
+
+TEST_F(Output, TellsFilesFromPipes) {
+  EXPECT_TRUE(OutputFile(scratch.path("x")).is_beside());
+  EXPECT_FALSE(OutputFile("/dev/null").is_beside());
+  EXPECT_TRUE(files().empty());
+}
+
+// In a container the process's number is the same each time, and so is that of whoever was killed and left a part.
+TEST_F(Output, WhatWasLeftByAnotherIsNotInTheWay) {
+  scratch.write(fmt::format("x.{}.part", getpid()), "of a process with this number");
+  OutputFile file(scratch.path("x"));
+  file.write(bytes_of("new"));
+  file.commit();
+  EXPECT_EQ(read_text(scratch.path("x")), "new");
+}
+
+TEST_F(Output, SignalsLeaveNoPart) {
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    scratch.write("x", "old");
+    EXPECT_EQ(test::in_child([&] {
+                std::signal(signal, SIG_DFL);
+                OutputFile file(scratch.path("x"));
+                file.write(bytes_of("new"));
+                std::raise(signal);
+                return 1;
+              }),
+              128 + signal);
+    EXPECT_EQ(files(), std::vector<std::string>{"x"});
+    EXPECT_EQ(read_text(scratch.path("x")), "old");
+    // As under nohup.
+    EXPECT_EQ(test::in_child([&] {
+                std::signal(signal, SIG_IGN);
+                OutputFile file(scratch.path("x"));
+                std::raise(signal);
+                file.commit();
+                return 7;
+              }),
+              7);
+  }
+}
+
 TEST_F(Output, FullDiskKeepsWhatWasThere) {
   const std::vector<float> small(4, 1.5f), large(100'000, 2.5f);
   on_small_disk("64k", [&] {
