@@ -126,6 +126,8 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : file_(path) {
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + 8, header_bytes);
   if (!text.starts_with('{'))
     fail(ErrorCode::io, "{}: the header does not start with '{{'; is this a safetensors file?", path);
+  // The parser takes a NUL for the end.
+  if (text.find('\0') != std::string_view::npos) fail(ErrorCode::io, "{}: the header has a NUL byte in it", path);
   const json header = parse_header(path, text);
   const std::span<const std::byte> data = bytes.subspan(8 + header_bytes);
 

@@ -18,8 +18,14 @@ constexpr std::array kMulticasts = {Multicast::none, Multicast::a, Multicast::b}
 }
 
 json parse(const char* what, const std::string& text) {
+  // No config and no problem is deeper; error texts show values, and to write one takes a call a level.
+  constexpr int kMaxDepth = 3;
+  const auto is_flat = [&](int depth, json::parse_event_t, const json&) {
+    if (depth > kMaxDepth) fail(ErrorCode::invalid_argument, "{}: nested more than {} deep", what, kMaxDepth);
+    return true;
+  };
   try {
-    return json::parse(text);
+    return json::parse(text, is_flat);
   } catch (const json::exception& e) {
     fail(ErrorCode::invalid_argument, "{}: not JSON: {:.200}", what, e.what());
   }

@@ -60,6 +60,7 @@ TEST_F(Safetensors, RefusesBrokenHeaders) {
   refused("[]", "", "the header does not start with '{'");
   refused("{", "", "the header is not JSON");
   refused("{}x", "", "the header is not JSON");
+  refused(std::string("{}\0 {", 5), "", "the header has a NUL byte in it");
   refused("{\"a\xff\":1}", "", "the header is not JSON");
   refused(R"({"a":[[[[[[1]]]]]]})", "", "the header is nested deeper");
   refused(R"({"__metadata__":{"a":1}})", "", "__metadata__ is not an object of strings");
