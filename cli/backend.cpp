@@ -34,7 +34,7 @@ ContextOptions context_options() {
   const char* debug = std::getenv("DG_JIT_DEBUG");
   const bool all = debug != nullptr && *debug != '\0' && std::string_view(debug) != "0";
   options.log = [all](LogLevel level, const std::string& text) {
-    if (all || level == LogLevel::warning) fmt::print(stderr, "deep_gemm: {}\n", one_line(text));
+    if (all || level == LogLevel::warning) say(fmt::format("deep_gemm: {}\n", one_line(text)));
   };
   return options;
 }
@@ -57,7 +57,9 @@ DeviceInfo Backend::device_info() const { return context_.impl().plan_device; }
 
 Matrix Backend::allocate(DType dtype, int64_t outer, int64_t pitch) const {
   Matrix matrix;
-  const std::size_t bytes = to_size(outer * pitch * size_of(dtype));
+  int64_t product = 0;
+  if (__builtin_mul_overflow(outer, pitch * size_of(dtype), &product)) throw std::bad_alloc();
+  const std::size_t bytes = to_size(product);
   if (on_gpu())
     matrix.device_ = cuda::DeviceBuffer(std::max<std::size_t>(bytes, 16));
   else

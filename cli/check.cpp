@@ -26,14 +26,14 @@ struct CheckOptions {
 struct Outcome {
   Shape shape;
   std::string kernel;
-  DType d_type;
+  Problem problem;
   std::optional<GemmConfig> config;  ///< none on the CPU
   verify::Report report;
 };
 
 Outcome check(Backend& backend, const Shape& shape, const Problem& problem, const std::optional<GemmConfig>& config,
               uint64_t seed) {
-  Outcome outcome{shape, "cpu", problem.d_type, {}, {}};
+  Outcome outcome{shape, "cpu", problem, {}, {}};
   if (backend.on_gpu()) {
     outcome.config = config;
     if (!config && problem.m > 0 && problem.n > 0) outcome.config = plan(problem, backend.device_info()).config;
@@ -64,7 +64,10 @@ nlohmann::ordered_json json_of(const Outcome& outcome) {
           {"m", rows_of(outcome.shape)},
           {"n", outcome.shape.n},
           {"k", depth_of(outcome.shape)},
-          {"d_type", name_of(outcome.d_type)},
+          {"a_type", name_of(outcome.problem.a_type)},
+          {"b_type", name_of(outcome.problem.b_type)},
+          {"d_type", name_of(outcome.problem.d_type)},
+          {"recipe", recipe_text(outcome.problem)},
           {"kernel", outcome.kernel},
           {"config", outcome.config ? to_json(*outcome.config) : nlohmann::ordered_json()},
           {"worst_ratio", report.worst_ratio},
@@ -110,28 +113,24 @@ void check_all(const CheckOptions& options) {
   }
   const bool ok =
       std::all_of(outcomes.begin(), outcomes.end(), [](const Outcome& o) { return o.report.mismatches == 0; });
-  const FormOptions& form = options.problem.form;
   if (options.json) {
     nlohmann::ordered_json results = nlohmann::ordered_json::array();
     for (const Outcome& outcome : outcomes) results.push_back(json_of(outcome));
     print_json({{"backend", backend.on_gpu() ? "cuda" : "cpu"},
                 {"device", backend.description()},
-                {"a_type", form.a_type},
-                {"b_type", form.b_type},
-                {"d_type", form.d_type},
-                {"recipe", form.recipe},
                 {"seed", options.seed},
                 {"results", results},
                 {"ok", ok}});
   } else {
-    fmt::print("{}, {}, seed {}: every element against a double-precision reference\n\n", backend.description(),
-               form_text(form.form()), options.seed);
-    Table table({"layout", "groups", "m", "n", "k", "D", "kernel", "worst/bound", "global score", "mismatches", "ok"});
+    fmt::print("{}, seed {}: every element against a double-precision reference\n\n", backend.description(),
+               options.seed);
+    Table table(
+        {"layout", "groups", "m", "n", "k", "form", "kernel", "worst/bound", "global score", "mismatches", "ok"});
     for (const Outcome& outcome : outcomes) {
       const verify::Report& report = outcome.report;
       table.add({layout_text(outcome.shape.layout), fmt::to_string(outcome.shape.groups),
                  fmt::to_string(rows_of(outcome.shape)), fmt::to_string(outcome.shape.n),
-                 fmt::to_string(depth_of(outcome.shape)), name_of(outcome.d_type), outcome.kernel,
+                 fmt::to_string(depth_of(outcome.shape)), form_text(outcome.problem), outcome.kernel,
                  fmt::format("{:.3f}", report.worst_ratio), fmt::format("{:.2e}", report.global_score),
                  fmt::to_string(report.mismatches), report.mismatches == 0 ? "yes" : "NO"});
     }
@@ -152,7 +151,7 @@ void add_check(CLI::App& app) {
   command->add_option(
       "--config", options->config,
       "Check these kernels instead of the planned one: JSON object, or array of them, by the names that plan prints");
-  command->add_option("--seed", options->seed, "Of the random operands")->capture_default_str();
+  add_seed(*command, options->seed);
   add_json(*command, options->json);
   command->footer(
       "Exit status 1 where an element is off by more than its bound. On the CPU mismatches are placed in tiles of "

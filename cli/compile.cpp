@@ -35,8 +35,8 @@ std::vector<Job> jobs_of(const CompileOptions& options) {
   const DeviceInfo device = options.device.device();
   std::vector<Job> jobs;
   for (const Shape& shape : read_shapes(options.shapes)) {
-    if (shape.m == 0 || shape.n == 0) continue;
     const Problem problem = options.problem.problem(shape);
+    if (problem.m == 0 || problem.n == 0) continue;
     for (const GemmConfig& config :
          options.all_m ? kernels_for(problem, device) : std::vector{deep_gemm::plan(problem, device).config}) {
       const auto same = [&](const Job& job) { return job.config == config; };

@@ -1,8 +1,12 @@
 // deep_gemm: the library from the command line. Exit status: 0 good, 1 the work itself failed (a mismatch, a spill), 2
 // wrong usage or an error, which is said on one line.
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <cstdio>
 #include <iostream>
 #include <new>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,7 +23,7 @@ namespace {
 using namespace deep_gemm::cli;
 
 int complain(std::string_view what) {
-  fmt::print(stderr, "deep_gemm: {}\n", one_line(what));
+  say(fmt::format("deep_gemm: {}\n", one_line(what)));
   return 2;
 }
 
@@ -50,12 +54,14 @@ int run(int argc, char** argv) {
   } catch (const CLI::Success& e) {
     return app.exit(e);
   } catch (const CLI::RequiredError& e) {
-    const std::vector<std::string> unknown = app.remaining();
+    const std::vector<std::string> unknown = app.remaining(true);
     return complain(
         fmt::format("{} (see --help)", unknown.empty() ? e.what() : fmt::format("no command '{}'", unknown[0])));
   } catch (const CLI::Error& e) {
     return complain(fmt::format("{} (see --help)", e.what()));
   } catch (const std::bad_alloc&) {
+    return complain("out of memory");
+  } catch (const std::length_error&) {  // what a container says of a size that no memory has
     return complain("out of memory");
   } catch (const std::exception& e) {
     return complain(e.what());
@@ -66,6 +72,11 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  // Else a file opened later would take the place of a standard one that is closed, and get what is printed there.
+  int next;
+  do next = open("/dev/null", O_RDONLY);
+  while (next >= 0 && next <= STDERR_FILENO);
+  close(next);
   const int status = run(argc, argv);
   std::cout.flush();
   if (std::fflush(stdout) != 0 || std::ferror(stdout)) return complain("cannot write to standard output");

@@ -1,5 +1,7 @@
 #include "options.h"
 
+#include <charconv>
+
 #include "backend.h"
 #include "gemm/plan.h"
 
@@ -36,6 +38,9 @@ void ShapeOptions::add_to(CLI::App& app) {
 
 std::vector<Shape> ShapeOptions::shapes() const {
   if (!file.empty() && m) throw CLI::ValidationError("M N K and --shapes exclude each other");
+  if (!file.empty() && layout != LayoutOptions{})
+    throw CLI::ValidationError(
+        "--layout, --groups and --alignment are of M N K; a file given by --shapes has columns for them");
   if (!file.empty()) return read_shapes(file);
   if (!k) throw CLI::ValidationError("expected M N K or --shapes FILE");
   return {layout.shape(*m, *n, *k)};
@@ -49,7 +54,7 @@ void FormOptions::add_to(CLI::App& app) {
       ->check(CLI::IsMember({"bf16", "f32"}))
       ->capture_default_str();
   app.add_option("--recipe", recipe, "Rows of A, rows of B and columns that share a scale; k-grouped: always 1,1,128")
-      ->check(CLI::IsMember({"1,128,128", "1,1,128"}))
+      ->check(CLI::IsMember({"1,128,128", "1,1,128"}).description("1,128,128 or 1,1,128"))
       ->capture_default_str();
 }
 
@@ -94,6 +99,17 @@ DeviceInfo DeviceOptions::device() const {
   if (name == "h800") return DeviceInfo::h800();
   if (name.empty() && has_hopper_gpu()) return known_device(cuda::device_properties(0).info);
   return DeviceInfo::h100();
+}
+
+CLI::Option* add_seed(CLI::App& app, uint64_t& seed) {
+  const auto rule = [](const std::string& text) -> std::string {
+    uint64_t value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    return error == std::errc{} && end == text.data() + text.size() ? "" : text + " is no whole number below 2^64";
+  };
+  return app.add_option("--seed", seed, "Of the random numbers")
+      ->check(CLI::Validator(rule, ""))
+      ->capture_default_str();
 }
 
 void add_json(CLI::App& app, bool& json) { app.add_flag("--json", json, "Print JSON for programs"); }

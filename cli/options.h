@@ -21,6 +21,7 @@ struct LayoutOptions {
   void add_to(CLI::App& app);
   /// Throws CLI::ValidationError where dense has groups.
   Shape shape(int64_t m, int64_t n, int64_t k) const;
+  bool operator==(const LayoutOptions&) const = default;
 };
 
 /// M N K on the command line, or a shape file.
@@ -61,5 +62,7 @@ struct DeviceOptions {
 
 /// Adds `--json`.
 void add_json(CLI::App& app, bool& json);
+/// --seed, of the random numbers: a whole number below 2^64.
+CLI::Option* add_seed(CLI::App& app, uint64_t& seed);
 
 }  // namespace deep_gemm::cli

@@ -47,13 +47,18 @@ void print_json(const nlohmann::ordered_json& json) {
   fmt::print("{}\n", json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
 }
 
+void say(std::string_view text) {
+  std::fwrite(text.data(), 1, text.size(), stderr);
+  std::fflush(stderr);
+}
+
 Progress::Progress(std::string what, std::size_t total)
     : what_(std::move(what)), total_(total), terminal_(isatty(STDERR_FILENO) == 1) {
   draw("");
 }
 
 Progress::~Progress() {
-  if (terminal_) fmt::print(stderr, "\r\x1b[K");
+  if (terminal_) cli::say("\r\x1b[K");
 }
 
 void Progress::advance(const std::string& note) {
@@ -74,8 +79,7 @@ void Progress::draw(const std::string& note) {
   // Cut to 78 columns: a line that wraps could not be wiped.
   const std::string line =
       fmt::format("{} [{:<{}}] {}/{} {}", what_, std::string(filled, '#'), kWidth, done_, total_, note);
-  fmt::print(stderr, "\r\x1b[K{}", line.substr(0, 78));
-  std::fflush(stderr);
+  cli::say("\r\x1b[K" + line.substr(0, 78));
 }
 
 std::string one_line(std::string_view text) {

@@ -45,6 +45,9 @@ class Progress {
   bool terminal_;
 };
 
+/// Writes to standard error what cannot be said elsewhere; where that is closed or full, nothing happens.
+void say(std::string_view text);
+
 /// `text` with line breaks and other control characters made visible, so that it fits on one line.
 std::string one_line(std::string_view text);
 

@@ -1,4 +1,7 @@
 // deep_gemm plan: the kernel that a shape gets, and why. Needs no GPU.
+#include <limits>
+#include <optional>
+
 #include <fmt/format.h>
 
 #include "commands.h"
@@ -15,7 +18,7 @@ struct PlanOptions {
   LayoutOptions layout;
   ProblemOptions problem;
   DeviceOptions device;
-  std::string config;
+  std::optional<std::string> config;
   int num_sms = 0;
   bool json = false;
 };
@@ -25,7 +28,11 @@ void show(const PlanOptions& options) {
   problem.num_sms = options.num_sms;
   const DeviceInfo device = options.device.device();
   std::optional<GemmConfig> config;
-  if (!options.config.empty()) config = configs_from_text(options.config).front();
+  if (options.config) {
+    const std::vector<GemmConfig> given = configs_from_text(*options.config);
+    if (given.size() != 1) throw CLI::ValidationError("--config takes one JSON object");
+    config = given.front();
+  }
   const GemmPlan plan = deep_gemm::plan(problem, device, config);
   if (options.json) {
     nlohmann::ordered_json out = {{"m", problem.m},           {"n", problem.n},
@@ -75,7 +82,8 @@ void add_plan(CLI::App& app) {
   options->layout.add_to(*command);
   options->device.add_to(*command);
   options->problem.add_to(*command);
-  command->add_option("--num-sms", options->num_sms, "Use at most so many SMs; 0: all")->check(CLI::NonNegativeNumber);
+  command->add_option("--num-sms", options->num_sms, "Use at most so many SMs; 0: all")
+      ->check(CLI::Range(0, std::numeric_limits<int>::max()));
   command->add_option("--config", options->config, "Plan with this kernel: JSON object by the names that plan prints");
   add_json(*command, options->json);
   command->footer("Example: deep_gemm plan 4096 7168 2048 --device h200");

@@ -133,7 +133,7 @@ void add_run(CLI::App& app) {
   CLI::Option* tokens = command->add_option("--tokens", options->tokens, "Random normal activations with so many rows")
                             ->check(CLI::Range(int64_t{1}, kMaxExtent))
                             ->excludes(file);
-  command->add_option("--seed", options->seed, "Of the random activations")->needs(tokens);
+  add_seed(*command, options->seed)->needs(tokens);
   command->add_option("--output", options->output, "Result as .npy, float32 [m, n]");
   add_backend(*command, options->backend);
   add_json(*command, options->json);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
+#include <new>
 #include <numeric>
 
 #include "text.h"
@@ -84,8 +86,11 @@ Problem problem_of(const Shape& shape, const Problem& form) {
   return problem;
 }
 
-Workload::Memory Workload::allocate(int64_t bytes, unsigned char fill, Stream stream) const {
+Workload::Memory Workload::allocate(int64_t rows, int64_t row_bytes, unsigned char fill, Stream stream) const {
   Memory memory;
+  int64_t bytes = 0;
+  if (__builtin_mul_overflow(rows, row_bytes, &bytes) || bytes > std::numeric_limits<int64_t>::max() - 16)
+    throw std::bad_alloc();
   const auto size = static_cast<std::size_t>(std::max<int64_t>(round_up(bytes, 16), 16));
   if (context_.device().type == DeviceType::cpu) {
     memory.host.assign(size, std::byte{fill});
@@ -116,12 +121,12 @@ void Workload::make_operands(Stream stream) {
   const bool flat = k_grouped && std::all_of(loads_.begin(), loads_.end(), [](int load) { return load % 128 == 0; });
   const auto operand = [&](Memory& memory, DType dtype, int64_t extent) -> TensorView {
     const int64_t pitch = flat ? k : round_up(k, 16);
-    memory = allocate(extent * pitch, kNan, stream);
+    memory = allocate(extent, pitch, kNan, stream);
     if (flat) return TensorView::contiguous(memory.data(), dtype, {extent * k}, device);
     return {memory.data(), dtype, 2, {extent, k}, {pitch, 1}, device};
   };
   const auto mn_major = [&](Memory& memory, int64_t mn, int64_t columns) -> TensorView {
-    memory = allocate(tma_aligned_rows(mn) * columns * 4, kNan, stream);
+    memory = allocate(columns, tma_aligned_rows(mn) * 4, kNan, stream);
     return {memory.data(), DType::f32, 2, {mn, columns}, {1, tma_aligned_rows(mn)}, device};
   };
   a_.data = operand(a_data_, problem_.a_type, rows);
@@ -132,17 +137,17 @@ void Workload::make_operands(Stream stream) {
     b_.scale = mn_major(b_scale_, n, blocks);
   } else if (problem_.scaled_b) {
     const int64_t scale_rows = groups * ((n + 127) / 128), pitch = round_up(blocks, 4);  // cuBLASLt wants it so
-    b_scale_ = allocate(scale_rows * pitch * 4, 0, stream);
+    b_scale_ = allocate(scale_rows, pitch * 4, 0, stream);
     b_.scale = {b_scale_.data(), DType::f32, 2, {scale_rows, blocks}, {pitch, 1}, device};
   }
   verify::fill_random(context_, a_, {.seed = 3 * seed_}, stream);
   verify::fill_random(context_, b_, {.seed = 3 * seed_ + 1}, stream);
 
-  const int64_t rows_d = k_grouped ? groups * rows : rows, bytes = rows_d * n * size_of(problem_.d_type);
-  d_data_ = allocate(bytes, kNan, stream);
+  const int64_t rows_d = k_grouped ? groups * rows : rows, row_bytes = n * size_of(problem_.d_type);
+  d_data_ = allocate(rows_d, row_bytes, kNan, stream);
   d_ = TensorView::contiguous(d_data_.data(), problem_.d_type, {rows_d, n}, device);
   if (!problem_.accumulate) return;
-  c_data_ = allocate(bytes, kNan, stream);
+  c_data_ = allocate(rows_d, row_bytes, kNan, stream);
   c_ = TensorView::contiguous(c_data_.data(), problem_.d_type, {rows_d, n}, device);
   verify::fill_random(context_, c_, {.seed = 3 * seed_ + 2}, stream);
   if (k_grouped) poison(stream);
@@ -174,7 +179,7 @@ void Workload::make_groups(Stream stream) {
   }
   if (shape_.layout == Layout::contiguous) numbers.resize(static_cast<std::size_t>(rows), -1);
   const std::size_t bytes = numbers.size() * sizeof(int32_t);
-  numbers_data_ = allocate(static_cast<int64_t>(bytes), 0, stream);
+  numbers_data_ = allocate(std::ssize(numbers), sizeof(int32_t), 0, stream);
   numbers_ = TensorView::contiguous(numbers_data_.data(), DType::i32, {static_cast<int64_t>(numbers.size())}, device);
   if (device.type == DeviceType::cpu) {
     std::memcpy(numbers_.data, numbers.data(), bytes);

@@ -73,7 +73,8 @@ class Workload {
     cuda::DeviceBuffer device;
     void* data() { return host.empty() ? device.data() : host.data(); }
   };
-  Memory allocate(int64_t bytes, unsigned char fill, Stream stream) const;
+  /// Throws std::bad_alloc, also where the product is no int64_t.
+  Memory allocate(int64_t rows, int64_t row_bytes, unsigned char fill, Stream stream) const;
   TensorView split(const TensorView& flat, bool into_groups) const;
   Fp8Tensor split(const Fp8Tensor& flat, bool into_groups) const;
   void make_operands(Stream stream);

@@ -137,6 +137,16 @@ TEST_F(Cli, WrongUsage) {
   refused({"check", "1", "2", "3", "--backend", "tpu"}, "tpu");
   refused({"compile"}, "--shapes is required");
   refused({"cache"}, "A subcommand is required");
+  refused({"cache", "frobnicate"}, "no command 'frobnicate'");
+  refused({"plan", "1", "2", "3", "--num-sms", "-1"}, "2147483647");
+  refused({"plan", "1", "2", "3", "--config", "[{},{}]"}, "--config takes one JSON object");
+  refused({"plan", "1", "2", "3", "--config", ""}, "config: not JSON");
+  refused({"check", "--shapes", "x.csv", "--layout", "masked", "--groups", "4"}, "are of M N K");
+  for (const char* seed : {"-1", "18446744073709551616", "1.5", ""})
+    refused({"check", "1", "2", "3", "--backend", "cpu", "--seed", seed}, "is no whole number below 2^64");
+  const std::string deep(1'000'000, '[');
+  refused({"bench", "1", "1", "1", "--configs", scratch.write("deep", deep)}, "config: nested more than 3 deep");
+  refused({"bench", "1", "1", "1", "--configs", scratch.write("empty", "")}, "config: not JSON");
   refused({"run", "--weights", "x"}, "--layer is required");
   refused({"run", "--weights", "x", "--layer", "y"}, "--activations FILE or --tokens M");
   refused({"run", "--weights", scratch.path("a\nb"), "--layer", "y", "--tokens", "1"}, "cannot be opened");
@@ -223,15 +233,15 @@ TEST_F(Cli, CheckOfEveryForm) {
       for (const char* recipe : {"1,128,128", "1,1,128"}) {
         const json check = run_json(
             {"check", "--shapes", shapes, "--backend", "cpu", "--a-type", a, "--b-type", b, "--recipe", recipe});
-        EXPECT_EQ(check["a_type"], a);
-        EXPECT_EQ(check["b_type"], b);
-        EXPECT_EQ(check["recipe"], recipe);
         ASSERT_EQ(check["results"].size(), 4u);
         for (const json& result : check["results"]) {
           EXPECT_EQ(result["ok"], true) << result;
           EXPECT_EQ(result["elements"],
                     result["groups"].get<int64_t>() * result["m"].get<int64_t>() * result["n"].get<int64_t>());
+          EXPECT_EQ(result["a_type"], a);
+          EXPECT_EQ(result["b_type"], b);
           EXPECT_EQ(result["d_type"], result["layout"] == "dense" ? "bf16" : "f32");
+          EXPECT_EQ(result["recipe"], result["layout"] == "dense" ? recipe : "1,1,128");
         }
         EXPECT_EQ(check["results"][1]["k"], 768);
         EXPECT_EQ(check["results"][2]["layout"], "k-grouped");
@@ -382,6 +392,11 @@ TEST_F(Cli, CompileIntoACacheThatTakesNothing) {
   const test::FakeNvcc nvcc;
   const std::string compiler = "DG_JIT_USE_NVRTC=0 DG_JIT_NVCC_COMPILER=" + quoted(nvcc.path().string());
   const std::string shapes = scratch.write("shapes.csv", "m,n,k\n64,512,512\n");
+  // Rows are those of `loads`; m is no more than what a masked call expects.
+  const std::string loads =
+      scratch.write("loads.csv", "m,n,k,layout,groups,loads\n0,64,64,offsets,2,5;7\n0,64,64,masked,2,0;0\n");
+  const Result kernels = run({"compile", "--shapes", loads, "--cache", scratch.path("loads")}, compiler);
+  EXPECT_NE(kernels.out.find("1 kernels in "), std::string::npos) << kernels.out << kernels.err;
   test::write_text(scratch.path("cache/locks"), "in the way");
   const Result lost = run({"compile", "--shapes", shapes}, compiler);
   EXPECT_EQ(lost.status, 2);
@@ -435,6 +450,29 @@ TEST_F(Cli, OutputKeepsWhatWasThere) {
   EXPECT_EQ(read_text(old), "old");
   EXPECT_EQ(run(to(old)).status, 0);
   EXPECT_EQ(read_npy(old).shape, (std::vector<int64_t>{9, 64}));
+}
+
+// More bytes than a number holds, and more than any memory.
+TEST_F(Cli, SizesWithoutEnd) {
+  refused({"check", "2147483647", "2147483647", "0", "--d-type", "f32", "--backend", "cpu"}, "out of memory");
+  refused({"check", "2147483647", "2147483647", "0", "--layout", "masked", "--groups", "2", "--backend", "cpu"},
+          "out of memory");
+}
+
+TEST_F(Cli, StandardStreamsThatAreClosedOrFull) {
+  const auto status = [](const std::string& command) {
+    const int all = std::system(command.c_str());
+    return WIFEXITED(all) ? WEXITSTATUS(all) : -1;
+  };
+  for (const char* stream : {"2>&-", "2>/dev/full", ">&- 2>&-", "<&- >&- 2>&-"})
+    EXPECT_EQ(status(fmt::format("{} frobnicate {}", quoted(DG_CLI), stream)), 2) << stream;
+  EXPECT_EQ(status(fmt::format("{} --version >&- 2>/dev/null", quoted(DG_CLI))), 2);
+  // A file of its own does not become standard error.
+  write_model(scratch.path("model"), 64, 128);
+  const std::string arguments = fmt::format("run --weights {} --layer a.b --tokens 3 --backend cpu --output {}",
+                                            quoted(scratch.path("model")), quoted(scratch.path("y.npy")));
+  EXPECT_EQ(status(fmt::format("{} {} <&- >/dev/null 2>&-", quoted(DG_CLI), arguments)), 0);
+  EXPECT_EQ(read_npy(scratch.path("y.npy")).shape, (std::vector<int64_t>{3, 64}));
 }
 
 // What other programs write is read here, and the other way round.
