@@ -136,7 +136,7 @@ TensorView view_of(const char* function, const char* name, const deep_gemm_tenso
   for (auto i = static_cast<std::size_t>(view.rank); i-- > 0;) {
     view.strides[i] = tensor->strides ? tensor->strides[i] : stride;
     // Extents that overflow are refused by the call's own check, whatever the strides.
-    if (__builtin_mul_overflow(stride, view.shape[i], &stride)) stride = 0;
+    if (__builtin_mul_overflow(stride, std::max<int64_t>(view.shape[i], 1), &stride)) stride = 0;
   }
   return view;
 }

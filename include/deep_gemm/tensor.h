@@ -1,6 +1,7 @@
 // Non-owning views of tensors, with DLPack's fields.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <initializer_list>
@@ -51,7 +52,8 @@ struct TensorView {
   Device device{};
   bool operator==(const TensorView&) const = default;
 
-  /// A row-major tensor without gaps. At most `kMaxRank` dimensions.
+  /// A row-major tensor without gaps. At most `kMaxRank` dimensions. One without elements has the strides it would have if its
+  /// empty dimensions were 1 long, as elsewhere in the field: no two of its rows are said to lie at the same place.
   static constexpr TensorView contiguous(const void* data, DType dtype, std::initializer_list<int64_t> shape,
                                          Device device = {}) {
     TensorView t{const_cast<void*>(data), dtype, static_cast<int>(shape.size()), {}, {}, device};
@@ -60,7 +62,7 @@ struct TensorView {
     int64_t stride = 1;
     for (i = t.rank - 1; i >= 0; --i) {
       t.strides[static_cast<std::size_t>(i)] = stride;
-      stride *= t.shape[static_cast<std::size_t>(i)];
+      stride *= std::max<int64_t>(t.shape[static_cast<std::size_t>(i)], 1);
     }
     return t;
   }

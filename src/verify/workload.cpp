@@ -195,7 +195,7 @@ TensorView Workload::split(const TensorView& flat, bool into_groups) const {
   const int64_t rows = shape_.groups > 0 ? flat.shape[0] / shape_.groups : 0;
   view.rank = 3;
   view.shape = {shape_.groups, rows, flat.shape[1]};
-  view.strides = {rows * flat.strides[0], flat.strides[0], flat.strides[1]};
+  view.strides = {std::max<int64_t>(rows, 1) * flat.strides[0], flat.strides[0], flat.strides[1]};
   return view;
 }
 

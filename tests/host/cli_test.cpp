@@ -1,6 +1,7 @@
 // The program as a user meets it: exit status, standard output, standard error.
 #include <sys/wait.h>
 
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -450,6 +451,15 @@ TEST_F(Cli, OutputKeepsWhatWasThere) {
   EXPECT_EQ(read_text(old), "old");
   EXPECT_EQ(run(to(old)).status, 0);
   EXPECT_EQ(read_npy(old).shape, (std::vector<int64_t>{9, 64}));
+}
+
+// No rows, no columns, nothing to sum: nothing happens, in every layout.
+TEST_F(Cli, ProductsOfNothing) {
+  for (const char* layout : {"contiguous", "offsets", "masked", "k-grouped"})
+    for (const auto& [m, n, k] : {std::array{"0", "5", "6"}, {"4", "0", "6"}, {"4", "5", "0"}, {"0", "0", "0"}}) {
+      const json all = run_json({"check", m, n, k, "--layout", layout, "--groups", "2", "--backend", "cpu"})["results"];
+      EXPECT_EQ(all[0]["ok"], true) << layout << " " << m << " " << n << " " << k;
+    }
 }
 
 // More bytes than a number holds, and more than any memory.

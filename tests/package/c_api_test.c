@@ -425,6 +425,15 @@ static void multiply_experts(deep_gemm_context* context) {
   CHECK(wrong_rows(e) == 0);
   EXPECT_ERROR(deep_gemm_m_grouped_fp8_gemm_nt_masked(context, &a, &b, &d, &groups, -1, NULL, &error),
                DEEP_GEMM_INVALID_ARGUMENT, "m_grouped_fp8_gemm_nt_masked: expected_m is -1");
+  {
+    /* Groups without room for a row, whose strides the library computes. */
+    static const int64_t no_a[] = {kGroups, 0, kGroupedK}, no_scale_a[] = {kGroups, 0, kGroupedBlocks},
+                         no_d[] = {kGroups, 0, kGroupedN};
+    const deep_gemm_tensor empty_a = tensor(NULL, kE4m3, 3, no_a), empty_scale_a = tensor(NULL, kF32, 3, no_scale_a),
+                           empty_d = tensor(NULL, kF32, 3, no_d);
+    const deep_gemm_fp8_tensor empty = {&empty_a, &empty_scale_a};
+    EXPECT_OK(deep_gemm_m_grouped_fp8_gemm_nt_masked(context, &empty, &b, &empty_d, &groups, 10, NULL, &error));
+  }
   d.ndim = 2, d.shape = shape_d;
   EXPECT_ERROR(deep_gemm_m_grouped_fp8_gemm_nt_masked(context, &a, &b, &d, &groups, 10, NULL, &error),
                DEEP_GEMM_INVALID_ARGUMENT, "d has 2 dimensions, expected 3");
