@@ -55,6 +55,11 @@ class HeaderRules : public nlohmann::json_sax<json> {
   bool end_object() override { return leave(); }
   bool end_array() override { return leave(); }
   bool key(std::string& name) override {
+    // What names are matched with takes a call for each letter.
+    constexpr std::size_t kMaxName = 4096;
+    if (name.size() > kMaxName)
+      fail(ErrorCode::io, "{}: the header has a name of {} bytes, at most {} are allowed", path_, name.size(),
+           kMaxName);
     if (!names_.back().insert(name).second) fail(ErrorCode::io, "{}: the header has the name '{}' twice", path_, name);
     return true;
   }

@@ -51,7 +51,8 @@ struct GemmOptions {
 /// - `a.scale` [m, ceil(k/128)] FP32, any strides; MN-major with a column pitch that is a multiple of 16 bytes is used as it
 ///   is, any other layout is first transposed into scratch memory. `b.scale` [ceil(n/128), ceil(k/128)] FP32, any strides; with
 ///   recipe (1, 1, 128) [n, ceil(k/128)], with A's rule for strides. Either may be left out: unit scales.
-/// - `d` [m, n]: bf16 or f32, stride 1 along n, any row pitch ≥ n. Must not overlap A, B or the scales.
+/// - `d` [m, n]: bf16 or f32, stride 1 along n, any row pitch ≥ n. Must not overlap A, B or the scales, nor C but where it
+///   is C, element for element.
 ///
 /// Any m, n, k ≥ 0. m or n = 0: nothing happens. k = 0: D = C, or 0. The stride of a dimension of size 1 is ignored.
 /// All tensors lie on the context's device; CPU tensors are computed at once on all cores, CUDA calls are enqueued on

@@ -61,6 +61,8 @@ TEST_F(Safetensors, RefusesBrokenHeaders) {
   refused("{", "", "the header is not JSON");
   refused("{}x", "", "the header is not JSON");
   refused(std::string("{}\0 {", 5), "", "the header has a NUL byte in it");
+  refused("{\"" + std::string(4097, 'a') + "\":{}}", "",
+          "the header has a name of 4097 bytes, at most 4096 are allowed");
   refused("{\"a\xff\":1}", "", "the header is not JSON");
   refused(R"({"a":[[[[[[1]]]]]]})", "", "the header is nested deeper");
   refused(R"({"__metadata__":{"a":1}})", "", "__metadata__ is not an object of strings");
