@@ -3,28 +3,69 @@
 
     tools/evidence.py bench/results/dense.json     prints the table as Markdown
     tools/evidence.py --check README.md            warns of each bench/results/*.json that the file quotes and that was
-                                                   measured with other device or launch sources; with --strict it exits 1
+                                                   measured with other device or launch sources, comments apart; with
+                                                   --strict it exits 1
 """
 
 import argparse
+import functools
 import hashlib
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def tree_digest(root=ROOT):
-    """The digest that bench/CMakeLists.txt and bench/digest.cmake build into the program."""
-    files = list((root / "device").rglob("*.cuh"))
-    for folder in ("src/gemm", "src/cuda"):
-        files += [p for p in (root / folder).rglob("*") if p.suffix in (".h", ".cpp")]
-    files += [p for p in (root / "src").glob("context*") if p.suffix in (".h", ".cpp")]
-    paths = sorted(p.relative_to(root).as_posix() for p in files)
-    lines = "".join(f"{hashlib.sha256((root / path).read_bytes()).hexdigest()}  {path}\n" for path in paths)
+def is_timed(path):
+    """Whether the file decides how fast a product is: the list of bench/CMakeLists.txt."""
+    return bool(re.fullmatch(r"device/.*\.cuh|src/(gemm|cuda)/.*\.(h|cpp)|src/context[^/]*\.(h|cpp)", path))
+
+
+def timed_sources(root=ROOT):
+    paths = [p.relative_to(root).as_posix() for folder in ("device", "src") for p in (root / folder).rglob("*")]
+    return {path: (root / path).read_bytes() for path in paths if is_timed(path)}
+
+
+def digest_of_sources(sources):
+    """The digest that bench/digest.cmake builds into the program."""
+    lines = "".join(f"{hashlib.sha256(sources[path]).hexdigest()}  {path}\n" for path in sorted(sources))
     return hashlib.sha256(lines.encode()).hexdigest()[:32]
+
+
+def tree_digest(root=ROOT):
+    return digest_of_sources(timed_sources(root))
+
+
+def code_of(source):
+    """C++ without comments, trailing blanks and empty lines; what stands in strings stays."""
+    token = r'''R"(\w*)\(.*?\)\1"|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])'|//[^\n]*|/\*.*?\*/'''
+    kept = re.sub(token, lambda m: " " if m[0].startswith("/") else m[0], source, flags=re.DOTALL)
+    return [line.rstrip() for line in kept.splitlines() if line.strip()]
+
+
+@functools.cache
+def changed_since(revision, digest, root=ROOT):
+    """The timed sources whose code is not what it was in `revision`; None where git cannot tell, or where the sources of that
+    revision are not those of `digest`."""
+
+    def git(*arguments):
+        return subprocess.run(["git", "-C", root, *arguments], capture_output=True, check=True).stdout
+
+    if revision is None:
+        return None
+    try:
+        listed = git("ls-tree", "-r", "--name-only", revision, "--", "device", "src").decode().splitlines()
+        then = {path: git("show", f"{revision}:{path}") for path in listed if is_timed(path)}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    if digest_of_sources(then) != digest:
+        return None
+    now = timed_sources(root)
+    code = [{path: code_of(text.decode()) for path, text in sources.items()} for sources in (then, now)]
+    return sorted(path for path in code[0].keys() | code[1].keys() if code[0].get(path) != code[1].get(path))
 
 
 def cells(side):
@@ -81,16 +122,19 @@ def digest_of(report):
 
 
 def check(document, root=ROOT):
-    """What is wrong with the reports that `document` quotes, one line each."""
+    """What is wrong with the reports that `document` quotes, one line each. Comments may differ: they are no part of a
+    kernel."""
     quoted = sorted(set(re.findall(r"bench/results/[\w.-]+\.json", Path(document).read_text())))
     current = tree_digest(root)
-    wrong = []
-    for name in quoted:
-        path = root / name
-        if not path.is_file():
-            wrong.append(f"{document} quotes {name}, which does not exist")
-        elif (digest := digest_of(json.loads(path.read_text()))) != current:
-            wrong.append(f"{document} quotes {name}, measured with sources {digest}; the tree is at {current}: run it again")
+    reports = {name: json.loads((root / name).read_text()) for name in quoted if (root / name).is_file()}
+    revisions = {digest_of(report): report["revision"] for report in reports.values() if report.get("revision")}
+    wrong = [f"{document} quotes {name}, which does not exist" for name in quoted if name not in reports]
+    for name, report in reports.items():
+        digest = digest_of(report)
+        changed = [] if digest == current else changed_since(revisions.get(digest), digest, root)
+        if changed != []:
+            what = "other sources than the tree's" if changed is None else f"another {', '.join(changed)}"
+            wrong.append(f"{document} quotes {name}, measured with {what}: run it again")
     return quoted, wrong
 
 

@@ -12,6 +12,7 @@
 #include "bench/report.h"
 #include "config_json.h"
 #include "cuda/driver.h"
+#include "scratch.h"
 
 namespace deep_gemm::bench {
 namespace {
@@ -240,6 +241,48 @@ TEST(BenchEvidence, TableOfAReportAndStaleQuotes) {
   const Ran stale = shell(tool + "--strict --check " + readme_path);
   EXPECT_EQ(stale.status, 1) << stale.output;
   EXPECT_NE(stale.output.find("never_measured.json, which does not exist"), std::string::npos) << stale.output;
+}
+
+// Sources whose comments alone have changed since are those that were measured.
+TEST(BenchEvidence, CommentsMakeNoReportStale) {
+  if (shell("python3 --version && git --version").status != 0) GTEST_SKIP() << "no python3 or no git";
+  const Scratch scratch;
+  const std::string program = scratch.write("x.py", R"(
+import json, pathlib, subprocess, sys
+sys.path.insert(0, sys.argv[1])
+import evidence
+root = pathlib.Path(sys.argv[2])
+def source(text):
+    (root / 'device/a.cuh').write_text(text)
+def git(*arguments):
+    return subprocess.run(['git', '-C', root, '-c', 'user.name=x', '-c', 'user.email=x', *arguments], check=True,
+                          capture_output=True, text=True).stdout.strip()
+(root / 'bench/results').mkdir(parents=True)
+(root / 'device').mkdir()
+source('int a = 1;  // one\nconst char* s = "//";  /* two\nlines */\n')
+git('init', '-q'), git('add', '-A'), git('commit', '-qm', 'x')
+report = {'revision': git('rev-parse', 'HEAD'), 'digest': evidence.tree_digest(root)}
+(root / 'bench/results/r.json').write_text(json.dumps(report))
+(root / 'bench/results/of_host.json').write_text(json.dumps({'context': {'digest': report['digest']}}))
+(root / 'README').write_text('bench/results/r.json bench/results/of_host.json')
+def wrong():
+    evidence.changed_since.cache_clear()
+    return evidence.check(root / 'README', root)[1]
+assert wrong() == []
+source('// Quite another comment.\nint a = 1;\n\nconst char* s = "//";\n')
+assert wrong() == [], wrong()
+source('int a = 1;\nconst char* s = "// ";\n')
+assert len(wrong()) == 2 and all('measured with another device/a.cuh' in one for one in wrong()), wrong()
+source('int a = 1;\nconst char* s = "//";\n')
+(root / 'device/b.cuh').write_text('int b;')
+assert 'another device/b.cuh' in wrong()[0], wrong()
+(root / 'device/b.cuh').unlink()
+report['digest'] = '0' * 32
+(root / 'bench/results/r.json').write_text(json.dumps(report))
+assert 'other sources than the tree' in wrong()[0], wrong()
+)");
+  const Ran ran = shell("python3 " + program + " " DG_SOURCE_DIR "/tools " + scratch.path("repository"));
+  EXPECT_EQ(ran.status, 0) << ran.output;
 }
 
 }  // namespace
