@@ -57,7 +57,7 @@ class OnceMap {
   std::unordered_map<Key, std::unique_ptr<Slot>, Hash> values_;
 };
 
-/// FNV-1a over an object's bytes; for types without padding that varies.
+/// The hash of an object's fields, one after the other: see hash.h.
 struct ConfigHash {
   std::size_t operator()(const GemmConfig& config) const;
 };

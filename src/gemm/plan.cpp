@@ -266,7 +266,7 @@ double step_clocks(const GemmConfig& c, const Problem& p, double neighbours, dou
   const double l2_bytes = 128.0 * (rows_of_a + c.tile_n / cluster_m(c));
   const bool one_wave = row_waves(c) * col_waves(c) == 1;
   const double row_scales = c.scale_rows_b == 1 ? c.tile_m * c.tile_n * (one_wave ? 0.033 : 0.026) : 0;
-  const double kept = c.kept_blocks > 0 ? 50 : 0;  // shared memory and loads have a third less to do
+  const double kept = c.kept_blocks > 0 ? 50 : 0;  // loads have a third less to do, shared memory a ninth
   return step - kept + neighbours * (row_scales + 0.00499 * l2_bytes * busy);
 }
 

@@ -1,4 +1,4 @@
-// Step 2 of the walk, taken apart: candidates → is_legal → estimate → best. All pure.
+// Step 2 of the walk, taken apart: candidates → why_illegal → estimate → best. All pure.
 #pragma once
 
 #include <vector>

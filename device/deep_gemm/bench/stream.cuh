@@ -1,5 +1,5 @@
 // The streaming floor: kernels that only read memory, as fast as the hardware lets all SMs read it. A product that must read
-// N bytes cannot be faster than the better of these two on N bytes. Host side: bench/regime.cpp.
+// N bytes from memory cannot be faster than the better of these two on N bytes. Host side: bench/regime.cpp.
 //
 // deep_gemm_bench_read_bulk     Formula: none; each CTA reads an equal contiguous share by bulk copies into a ring.
 //                               Roles: thread 0 alone. Barriers: full[slot], 1 arrival + a chunk's bytes, waited on before

@@ -16,7 +16,7 @@ DG_HD constexpr uint32_t scales_b(const GemmConfig& c) {
 /// `is_first`: sum = instead. `first_col`: of the wave within the tile.
 /// `offset`: the tile's first column within its block of 128 columns of B's scales, a multiple of scale_offset_step. A tile
 /// whose width does not divide 128 starts at different places in those blocks, so groups of that many columns select
-/// their scale: two selects for 8 to 32 FFMA. (A branch a step to code for each offset cost 20 % more time, H100.)
+/// their scale: two selects, or four of three scales, for 8 to 32 FFMA. (A branch a step to code for each offset cost 20 % more time, H100.)
 template <GemmConfig C>
 DG_DEVICE void promote(bool is_first, uint32_t offset, uint32_t first_col, float* sum,
                        const float (&partial)[wave_cols(C) / 2], const float (&scale_a)[2],

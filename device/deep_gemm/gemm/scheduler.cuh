@@ -31,7 +31,7 @@ struct Divisor {
 
 /// The order of the units of a product; a unit is what a cluster computes at a time. A band of `width` units along n is
 /// walked down m, row by row, so that the units in flight at any time form a compact rectangle whose operands fit L2 and
-/// write rows of D together. (Walked column by column, 4096×32768×512 took 13 % longer: H100, 2026-11-22.)
+/// write rows of D together. (Walked column by column, 4096×32768×512 took 15 % longer: H100, 2026-11-22.)
 struct TileOrder {
   uint32_t units_n;
   Divisor by_width, by_last_width;  // the last band may be narrower
