@@ -325,8 +325,10 @@ PyObject* call_contiguous(PyObject*, PyObject* const* given, Py_ssize_t count, P
     const bool psum = of.is_true(9, false);
     const int alignment = mk_alignment.load(std::memory_order_relaxed);
     if (!psum && alignment % get_m_alignment_for_contiguous_layout() != 0) return false;
-    return m_grouped(psum ? Layout::offsets : Layout::contiguous, of[0], of[1], of[2], of[3], 0, psum ? alignment : 1,
-                     psum && of.is_true(10, true), of[4], of[5], of[6], of[12], of[13]);
+    if (of[3].is_none() == of[14].is_none()) return false;  // two names of one argument
+    const nb::handle groups_of = of[3].is_none() ? of[14] : of[3];
+    return m_grouped(psum ? Layout::offsets : Layout::contiguous, of[0], of[1], of[2], groups_of, 0,
+                     psum ? alignment : 1, psum && of.is_true(10, true), of[4], of[5], of[6], of[12], of[13]);
   });
 }
 

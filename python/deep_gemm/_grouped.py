@@ -30,12 +30,18 @@ def _call(
         _torch.m_grouped(layout, a, b, d, *given, recipes)
 
 
+def _either(function: str, grouped_layout: Tensor | None, m_indices: Tensor | None) -> Tensor:
+    if (grouped_layout is None) == (m_indices is None):
+        raise TypeError(f"{function}: grouped_layout is also called m_indices; give it once")
+    return m_indices if grouped_layout is None else grouped_layout
+
+
 @direct
 def m_grouped_fp8_gemm_nt_contiguous(
     a: Operand,
     b: Operand,
     d: Tensor,
-    grouped_layout: Tensor,
+    grouped_layout: Tensor | None = None,
     recipe: tuple[int, int, int] | None = None,
     recipe_a: tuple[int, int] | None = None,
     recipe_b: tuple[int, int] | None = None,
@@ -47,6 +53,7 @@ def m_grouped_fp8_gemm_nt_contiguous(
     *,
     dtype: str | None = None,
     stream: int | None = None,
+    m_indices: Tensor | None = None,
 ) -> None:
     """``d[row] = a[row] @ b[group of row].T`` for rows of all groups one after the other.
 
@@ -57,6 +64,7 @@ def m_grouped_fp8_gemm_nt_contiguous(
         grouped_layout: int32 on the tensors' device; the host does not read it. ``[m]``: the group of each row, -1 for padding,
             where a group starts at a multiple of 128. With ``use_psum_layout`` ``[groups]``: the row after each group's last, where
             a group starts at the previous end rounded up to a multiple of :func:`get_mk_alignment_for_contiguous_layout`, 1 too.
+            ``m_indices`` is another name of it; TypeError unless just one of them is given.
         ensure_zero_padding: with ``use_psum_layout``, rows up to that multiple become zeros in d; otherwise they stay.
         recipe, recipe_a, recipe_b, dtype, stream: as for :func:`fp8_gemm_nt`.
         compiled_dims, disable_ue8m0_cast, expected_m_for_psum_layout: accepted, without effect.
@@ -64,6 +72,7 @@ def m_grouped_fp8_gemm_nt_contiguous(
     Without ``use_psum_layout`` padding rows of d are the product of what a holds there, or zeros. Groups may be empty. Errors as
     for :func:`fp8_gemm_nt`.
     """
+    groups_of = _either("m_grouped_fp8_gemm_nt_contiguous", grouped_layout, m_indices)
     alignment = _settings.get_mk_alignment_for_contiguous_layout()
     if not use_psum_layout and alignment % _TILE_ROWS:
         raise ValueError(
@@ -73,14 +82,14 @@ def m_grouped_fp8_gemm_nt_contiguous(
     layout = "offsets" if use_psum_layout else "contiguous"
     padding = use_psum_layout and ensure_zero_padding
     recipes = recipe, recipe_a, recipe_b
-    _call(layout, a, b, d, grouped_layout, 0, alignment if use_psum_layout else 1, padding, recipes, dtype, stream)
+    _call(layout, a, b, d, groups_of, 0, alignment if use_psum_layout else 1, padding, recipes, dtype, stream)
 
 
 def m_grouped_fp8_gemm_nn_contiguous(
     a: Operand,
     b: Operand,
     d: Tensor,
-    grouped_layout: Tensor,
+    grouped_layout: Tensor | None = None,
     recipe: tuple[int, int, int] | None = None,
     recipe_a: tuple[int, int] | None = None,
     recipe_b: tuple[int, int] | None = None,
@@ -92,11 +101,13 @@ def m_grouped_fp8_gemm_nn_contiguous(
     *,
     dtype: str | None = None,
     stream: int | None = None,
+    m_indices: Tensor | None = None,
 ) -> None:
     """:func:`m_grouped_fp8_gemm_nt_contiguous` with b as ``[groups, k, n]``, scales ``[groups, ceil(k / 128), ceil(n / 128)]``.
 
     b's stride along k is 1: a transposed view of ``[groups, n, k]``. Any other b raises ValueError.
     """
+    groups_of = _either("m_grouped_fp8_gemm_nn_contiguous", grouped_layout, m_indices)
     data, scales = _pair(b)
     swap = (lambda t: t.transpose(-1, -2)) if hasattr(data, "stride") else (lambda t: t.swapaxes(-1, -2))
     flipped = swap(data), None if scales is None else swap(scales)
@@ -104,7 +115,7 @@ def m_grouped_fp8_gemm_nn_contiguous(
         a,
         flipped,
         d,
-        grouped_layout,
+        groups_of,
         recipe,
         recipe_a,
         recipe_b,

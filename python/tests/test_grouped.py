@@ -83,6 +83,26 @@ def test_contiguous(device, dtype):
     assert experts.wrong(again, 128) == 0
 
 
+@pytest.mark.parametrize("layout", ["nt", "nn"])
+@pytest.mark.parametrize("prefix", ["m_grouped_fp8_gemm_", "m_grouped_fp8_fp4_gemm_"])
+def test_rows_by_their_old_name(device, prefix, layout):
+    """Releases up to 2.4.1 called grouped_layout m_indices."""
+    experts = Experts(device)
+    a, indices, _ = experts.rows(128)
+    function = getattr(deep_gemm, f"{prefix}{layout}_contiguous")
+    b = tuple(t.transpose(1, 2) for t in experts.b) if layout == "nn" else experts.b
+    want, d, both = (experts.out(len(indices)) for _ in range(3))
+    function(a, b, want, indices)
+    function(a, b, d, m_indices=indices)
+    assert experts.wrong(d, 128) == 0 and torch.equal(d[indices >= 0], want[indices >= 0])
+    function(a=a, b=b, d=d.zero_(), grouped_layout=None, m_indices=indices)
+    assert experts.wrong(d, 128) == 0
+    for named in ({}, {"grouped_layout": indices, "m_indices": indices}):
+        with pytest.raises(TypeError, match=f"^m_grouped_fp8_gemm_{layout}_contiguous: .*give it once"):
+            function(a, b, both, **named)
+    assert bool(torch.isnan(both).all())
+
+
 @pytest.mark.parametrize("rows", [1, 8, 128])
 @pytest.mark.parametrize("zeros", [False, True])
 def test_offsets(device, alignment, rows, zeros):
@@ -156,13 +176,14 @@ def test_wrong_inputs(device):
         ((a, (b[0], scale_b[0]), d, indices), ValueError, "b has 2 dimensions"),
         ((a, (b, scale_b[:1]), d, indices), ValueError, "scale_b is"),
         ((a, experts.b, d[:-1], indices), ValueError, "d is"),
-        ((a, experts.b, d, None), TypeError, "m_indices is of type NoneType"),
+        ((a, experts.b, d, None), TypeError, ".*give it once"),
+        ((a, experts.b, d, [0]), TypeError, "m_indices is of type list"),
         ((a, experts.b, d, indices, (1, 1, 128)), ValueError, "recipe is"),
         ((a, experts.b, d, indices, None, None, (1, 128)), ValueError, r"recipe_b is \(1, 128\), expected \(128, 128\)"),
     ]:
         with pytest.raises(error, match="^m_grouped_fp8_gemm_nt_contiguous: " + text):
             call(*arguments)
-    for given, named in [((a, experts.b, d), {}), ((a, experts.b, d, indices), {"groups": 3}), ((a, experts.b, d, indices), {"d": d})]:
+    for given, named in [((a, experts.b), {}), ((a, experts.b, d, indices), {"groups": 3}), ((a, experts.b, d, indices), {"d": d})]:
         with pytest.raises(TypeError, match=r"m_grouped_fp8_gemm_nt_contiguous\(\)"):
             call(*given, **named)
     assert bool(torch.isnan(d).all())
