@@ -70,6 +70,27 @@ def test_casts_of_numpy():
         deep_gemm.per_channel_cast_to_fp8(x, False, 64)
 
 
+def test_powers_of_two_at_or_above():
+    """Exact next to every power of two, where logarithms round."""
+    powers = torch.exp2(torch.arange(-126, 128).double()).float()
+    bits = powers.view(torch.int32)
+    above = (bits[:-1] + 1).view(torch.float32)
+    for ceil_to_ue8m0 in (deep_gemm.utils.ceil_to_ue8m0, deep_gemm.utils.math.ceil_to_ue8m0):
+        assert torch.equal(ceil_to_ue8m0(powers), powers) and torch.equal(ceil_to_ue8m0(-powers), powers)
+        assert torch.equal(ceil_to_ue8m0(above), powers[1:]) and torch.equal(ceil_to_ue8m0((bits[1:] - 1).view(torch.float32)), powers[1:])
+        ends = torch.tensor([0.0, 2.0**-149, float("inf"), float("nan"), 3.4e38], dtype=torch.float64)
+        assert ceil_to_ue8m0(ends).tolist() == [2.0**-126] * 2 + [2.0**127] * 3
+
+
+@pytest.mark.parametrize("gran_k", [128, 32])
+def test_scales_next_to_powers_of_two(device, gran_k):
+    """A scale is never below amax / 448, whichever way it was computed."""
+    near = torch.exp2(torch.arange(-12, 12).float()).view(torch.int32)[:, None] + torch.arange(-2, 3, dtype=torch.int32)
+    x = (near.view(torch.float32).reshape(-1, 1) * 448).repeat(1, gran_k).to(device)
+    _, scale = deep_gemm.per_token_cast_to_fp8(x, True, gran_k)
+    assert torch.equal(scale, deep_gemm.utils.ceil_to_ue8m0(x[:, :1] / 448))
+
+
 def test_quantised_product_is_close(device):
     x, w = torch.randn(64, 512).to(device), torch.randn(256, 512).to(device)
     d = torch.empty(64, 256, device=device)

@@ -7,11 +7,12 @@ from .layout import (
     get_tma_aligned_size,
     transform_sf_into_required_layout,
 )
-from .math import align, ceil_div, per_block_cast_to_fp8, per_channel_cast_to_fp8, per_token_cast_to_fp8
+from .math import align, ceil_div, ceil_to_ue8m0, per_block_cast_to_fp8, per_channel_cast_to_fp8, per_token_cast_to_fp8
 
 __all__ = [
     "align",
     "ceil_div",
+    "ceil_to_ue8m0",
     "get_col_major_tma_aligned_tensor",
     "get_mn_major_tma_aligned_tensor",
     "get_tma_aligned_size",

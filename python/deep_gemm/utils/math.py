@@ -9,6 +9,7 @@ from .. import _C, _torch
 Tensor = Any
 _BLOCK = 128
 _FP8_MAX = 448.0
+_MANTISSA = (1 << 23) - 1
 _SMALLEST_AMAX = 1e-4  # keeps the scale of a block of zeros a normal number
 
 
@@ -20,6 +21,13 @@ def ceil_div(x: int, y: int) -> int:
 def align(x: int, y: int) -> int:
     """The smallest multiple of ``y`` that is at least ``x``."""
     return ceil_div(x, y) * y
+
+
+def ceil_to_ue8m0(x: Tensor) -> Tensor:
+    """The powers of two at or above the absolute values of a torch tensor, as FP32: from 2^-126, also for 0, to 2^127."""
+    bits = x.abs().float().view(_torch.torch.int32).clamp(1 << 23, 254 << 23)
+    # A mantissa that is not zero carries into the exponent.
+    return ((bits + _MANTISSA) & ~_MANTISSA).view(_torch.torch.float32)
 
 
 def _empty_like(x: Tensor, shape: tuple[int, int], fp8: bool) -> Tensor:
@@ -59,7 +67,7 @@ def _quantize_by_torch(x: Tensor, rows: int, cols: int, power_of_two: bool) -> t
     blocks = padded.view(ceil_div(m, rows), rows, ceil_div(n, cols), cols)
     scale = blocks.abs().amax(dim=(1, 3)).clamp(_SMALLEST_AMAX) / _FP8_MAX
     if power_of_two:
-        scale = torch.exp2(torch.ceil(torch.log2(scale)))
+        scale = ceil_to_ue8m0(scale)
     out = (blocks / scale[:, None, :, None]).clamp(-_FP8_MAX, _FP8_MAX).to(torch.float8_e4m3fn)
     return out.view(padded.shape)[:m, :n].contiguous(), scale
 
