@@ -46,7 +46,7 @@ from ._settings import (
     set_tc_util,
 )
 from ._warmup import get_best_gemm_config_key, warmup
-from .testing import calc_diff
+from .testing import bench, bench_kineto, calc_diff
 from .utils.layout import (
     get_col_major_tma_aligned_tensor,
     get_mn_major_tma_aligned_tensor,
@@ -68,6 +68,8 @@ _logging.getLogger(__name__).addHandler(_logging.NullHandler())
 __all__ = [
     "__version__",
     "align",
+    "bench",
+    "bench_kineto",
     "calc_diff",
     "ceil_div",
     "fp8_fp4_gemm_nn",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
@@ -22,6 +23,52 @@ def calc_diff(x: Tensor, y: Tensor) -> float:
     x, y = x.double(), y.double()
     denominator = (x * x + y * y).sum().item()
     return 0.0 if denominator == 0 else 1 - 2 * (x * y).sum().item() / denominator
+
+
+def get_arch_major() -> int:
+    """The current GPU's major compute capability, 9 for Hopper. Raises RuntimeError where there is none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise RuntimeError("get_arch_major: no CUDA device")
+    return torch.cuda.get_device_capability()[0]
+
+
+def test_filter(condition: Callable[[], Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator: the function runs where ``condition()`` is true when it is called; elsewhere a line says that it did not."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if condition():
+                return function(*args, **kwargs)
+            print(f"{function.__name__}: left out, {getattr(condition, '__name__', condition)}() is false")
+            return None
+
+        return call
+
+    return decorate
+
+
+setattr(test_filter, "__test__", False)  # pytest: not a test, whatever its name
+
+
+def ignore_env(name: str, condition: Callable[[], Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator: where ``condition()`` is true, the function runs without the environment variable, which is set again after it."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            saved = os.environ.pop(name, None) if condition() else None
+            try:
+                return function(*args, **kwargs)
+            finally:
+                if saved is not None:
+                    os.environ[name] = saved
+
+        return call
+
+    return decorate
 
 
 def count_bytes(*tensors: Any) -> int:

@@ -1,11 +1,13 @@
 """Quantisation, layouts, arithmetic, measures."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
 
 import deep_gemm
-from deep_gemm.testing import bench, bench_kineto, calc_diff, count_bytes
+from deep_gemm.testing import bench, bench_kineto, calc_diff, count_bytes, get_arch_major, ignore_env, test_filter
 from deep_gemm.utils import align, ceil_div
 from deep_gemm.utils.layout import get_mn_major_tma_aligned_tensor, transform_sf_into_required_layout
 from support import FP8, Product
@@ -155,6 +157,47 @@ def test_measures(device):
     calls = []
     seconds = bench(lambda: calls.append(x + 1), num_warmups=2, num_tests=3, high_precision=True)
     assert 0 < seconds < 1 and len(calls) == 5
+
+
+def test_names_where_other_code_looks_for_them():
+    """DeepGEMM's own tests and its users import these from more than one place."""
+    for name in ("set_mk", "get_mk", "get_m", "get_theoretical_mk"):
+        name += "_alignment_for_contiguous_layout"
+        function = getattr(deep_gemm, name)
+        assert getattr(deep_gemm.utils, name) is function and getattr(deep_gemm.utils.layout, name) is function
+    assert deep_gemm.bench is bench and deep_gemm.bench_kineto is bench_kineto
+
+
+def test_get_arch_major(device):
+    if device == "cuda":
+        assert get_arch_major() == 9
+    elif not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match="^get_arch_major: no CUDA device"):
+            get_arch_major()
+
+
+def test_decorators_of_tests(monkeypatch, capsys):
+    wanted = False
+
+    @test_filter(lambda: wanted)
+    def twice(x):
+        """Doubles."""
+        return 2 * x
+
+    assert twice(3) is None and "twice: left out" in capsys.readouterr().out
+    wanted = True
+    assert twice(x=3) == 6 and twice.__doc__ == "Doubles." and capsys.readouterr().out == ""
+
+    @ignore_env("DG_NAME_OF_A_TEST", lambda: wanted)
+    def seen():
+        return os.environ["DG_NAME_OF_A_TEST"]
+
+    monkeypatch.setenv("DG_NAME_OF_A_TEST", "1")
+    with pytest.raises(KeyError):
+        seen()
+    assert os.environ["DG_NAME_OF_A_TEST"] == "1", "set again after an error too"
+    wanted = False
+    assert seen() == "1"
 
 
 def test_bench_kineto(device):
