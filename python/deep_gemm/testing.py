@@ -1,4 +1,4 @@
-"""Measures and timers that tests and benchmarks of FP8 kernels use. All need torch."""
+"""Measures and timers that tests and benchmarks of FP8 kernels use. All but calc_diff need torch."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ Tensor = Any
 _FLUSH_BYTES = 256 << 20
 
 
-def calc_diff(x: Tensor, y: Tensor) -> float:
+def calc_diff(x: Tensor, y: Tensor) -> Tensor:
     """``1 - 2 <x, y> / (<x, x> + <y, y>)`` in double precision: 0 for equal tensors, also where both are zero.
 
-    A global measure: a wrong tile in a large result hardly moves it. Compare elements for a test.
+    A tensor without dimensions on the device of x and y, or a number for NumPy's arrays. A global measure: a wrong tile in a large
+    result hardly moves it. Compare elements for a test.
     """
-    x, y = x.double(), y.double()
-    denominator = (x * x + y * y).sum().item()
-    return 0.0 if denominator == 0 else 1 - 2 * (x * y).sum().item() / denominator
+    x, y = (t.double() if hasattr(t, "double") else t.astype("float64") for t in (x, y))
+    size = (x * x + y * y).sum()
+    # The same number, and 0 where there is nothing to divide by.
+    return ((x - y) * (x - y)).sum() / (size + (size == 0))
 
 
 def get_arch_major() -> int:

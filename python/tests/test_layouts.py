@@ -153,6 +153,13 @@ def test_measures(device):
     assert calc_diff(x, x) == 0 and calc_diff(torch.zeros(3), torch.zeros(3)) == 0
     assert calc_diff(x, -x) == 2 and deep_gemm.calc_diff is calc_diff
     assert 0 < calc_diff(x, x * 1.01) < 1e-4
+    y = x * 1.01
+    diff = calc_diff(x.half(), y)
+    assert diff.shape == () and diff.dtype == torch.float64 and diff.device == x.device
+    u, v = x.half().double(), y.double()
+    assert abs(diff - (1 - 2 * (u * v).sum() / (u * u + v * v).sum())) < 1e-14
+    assert calc_diff(x.cpu().half().numpy(), y.cpu().numpy()) == pytest.approx(diff.item(), rel=1e-9)
+    assert calc_diff(np.zeros(3), np.zeros(3)) == 0
     assert count_bytes(x, (x.half(), [x.to(FP8), None])) == 400 + 200 + 100
     calls = []
     seconds = bench(lambda: calls.append(x + 1), num_warmups=2, num_tests=3, high_precision=True)
