@@ -1,6 +1,7 @@
 """Quantisation, layouts, arithmetic, measures."""
 
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -216,7 +217,40 @@ def test_bench_kineto(device):
     p = Product(64, 512, 512, device)
     d = p.out()
     call = lambda: deep_gemm.fp8_gemm_nt(*p.operands(), d)
-    seconds = bench_kineto(call, "fp8_gemm_nt", num_tests=5, suppress_kineto_output=True)
-    assert 1e-6 < seconds < 1e-3
-    with pytest.raises(RuntimeError, match="no kernel with"):
-        bench_kineto(call, ("fp8_gemm_nt", "no_such_kernel"))
+    met = []
+    seconds = bench_kineto(call, "fp8_gemm_nt", num_tests=5, suppress_kineto_output=True, barrier=lambda: met.append(1))
+    assert 1e-6 < seconds < 1e-3 and len(met) == 5
+    seconds, none = bench_kineto(call, ("fp8_gemm_nt", "no_such_kernel"))
+    assert 1e-6 < seconds < 1e-3 and none == 0
+
+
+def test_bench_kineto_reads_the_profile(monkeypatch):
+    """What it makes of a profile, without a GPU to make one."""
+
+    class Profile:
+        def __init__(self, **_):
+            self.times = {"gemm_a<1>": 60.0, "gemm_b<2>": 20.0, "reduce": 5.0}
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def key_averages(self):
+            return [SimpleNamespace(key=key, device_time_total=time) for key, time in self.times.items()]
+
+    order = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: order.append("work"))
+    monkeypatch.setattr(torch.profiler, "profile", Profile)
+    measure = lambda names, **given: bench_kineto(lambda: order.append("call"), names, 2, flush_l2=False, **given)
+    assert measure("reduce") == 2.5e-6 and measure(("reduce", "absent")) == (2.5e-6, 0)
+    assert measure("absent", with_multiple_kernels=True) == 0
+    assert measure("gemm", with_multiple_kernels=True) == pytest.approx(40e-6)
+    with pytest.raises(AssertionError, match=r"'gemm' fits several kernels: gemm_a<1>, gemm_b<2>"):
+        measure(("reduce", "gemm"))
+    order.clear()
+    measure("reduce", barrier=lambda: order.append("barrier"))
+    assert order == ["call"] + ["work", "barrier", "call"] * 2
