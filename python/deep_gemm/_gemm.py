@@ -51,7 +51,7 @@ def fp8_gemm_nt(
         RuntimeError: the machine lacks something (driver, GPU, NVRTC), or a kernel did not compile.
     """
     if is_compiling() or not _C.fp8_gemm_nt(a, b, d, c, recipe, recipe_a, recipe_b, dtype, stream):
-        _torch.gemm(a, b, d, c, (recipe, recipe_a, recipe_b))
+        _torch.gemm(a, b, d, c, (recipe, recipe_a, recipe_b), dtype, stream)
 
 
 def _pair(operand: Operand) -> tuple[Tensor, Tensor | None]:

@@ -27,7 +27,7 @@ def _call(
 ) -> None:
     given = groups_of, expected_m, alignment, zero_padding
     if is_compiling() or not _C.m_grouped(getattr(_C.Layout, layout), a, b, d, *given, *recipes, dtype, stream):
-        _torch.m_grouped(layout, a, b, d, *given, recipes)
+        _torch.m_grouped(layout, a, b, d, *given, recipes, dtype, stream)
 
 
 def _either(function: str, grouped_layout: Tensor | None, m_indices: Tensor | None) -> Tensor:
@@ -194,7 +194,7 @@ def k_grouped_fp8_gemm_nt_contiguous(
     given: Any = ks if ks_cpu is None else ks_cpu
     sizes = given.tolist() if hasattr(given, "tolist") else list(given)
     if is_compiling() or not _C.k_grouped(a, b, d, sizes, c, recipe, dtype, stream):
-        _torch.k_grouped(a, b, d, sizes, c, recipe)
+        _torch.k_grouped(a, b, d, sizes, c, recipe, dtype, stream)
 
 
 m_grouped_fp8_fp4_gemm_nt_contiguous = m_grouped_fp8_gemm_nt_contiguous

@@ -51,20 +51,40 @@ if torch is not None:
         ordinal = tensor.device.index if tensor.is_cuda else -1
         return tensor.data_ptr(), dtype, tuple(tensor.shape), tuple(tensor.stride()), ordinal
 
-    def _stream(tensor: torch.Tensor) -> int | None:
+    def _stream(tensor: torch.Tensor, given: int | None = None) -> int | None:
+        if given is not None:
+            return given
         return torch.cuda.current_stream(tensor.device).cuda_stream if tensor.is_cuda else None
 
     def _gemm(
-        a: Any, scale_a: Any, type_a: str, b: Any, scale_b: Any, type_b: str, d: torch.Tensor, c: Any, rows_b: int = 128
+        a: Any,
+        scale_a: Any,
+        type_a: str,
+        b: Any,
+        scale_b: Any,
+        type_b: str,
+        d: torch.Tensor,
+        c: Any,
+        rows_b: int = 128,
+        stream: int | None = None,
     ) -> None:
         operands = (_raw(a, type_a), _raw(scale_a)), (_raw(b, type_b), _raw(scale_b))
-        _C.fp8_gemm_nt(*operands, _raw(d), _raw(c), (1, rows_b, 128), None, None, None, _stream(d))
+        _C.fp8_gemm_nt(*operands, _raw(d), _raw(c), (1, rows_b, 128), None, None, None, _stream(d, stream))
 
     def _k_grouped(
-        a: Any, scale_a: Any, type_a: str, b: Any, scale_b: Any, type_b: str, d: torch.Tensor, ks: list[int], c: Any
+        a: Any,
+        scale_a: Any,
+        type_a: str,
+        b: Any,
+        scale_b: Any,
+        type_b: str,
+        d: torch.Tensor,
+        ks: list[int],
+        c: Any,
+        stream: int | None = None,
     ) -> None:
         operands = (_raw(a, type_a), _raw(scale_a)), (_raw(b, type_b), _raw(scale_b))
-        _C.k_grouped(*operands, _raw(d), ks, _raw(c), None, None, _stream(d))
+        _C.k_grouped(*operands, _raw(d), ks, _raw(c), None, None, _stream(d, stream))
 
     def _m_grouped(
         layout: str,
@@ -79,11 +99,12 @@ if torch is not None:
         expected_m: int,
         alignment: int,
         zero_padding: bool,
+        stream: int | None = None,
     ) -> None:
         operands = (_raw(a, type_a), _raw(scale_a)), (_raw(b, type_b), _raw(scale_b))
         which = getattr(_C.Layout, layout)
         groups = _raw(groups_of)
-        rest = None, None, None, None, _stream(d)
+        rest = None, None, None, None, _stream(d, stream)
         _C.m_grouped(which, *operands, _raw(d), groups, expected_m, alignment, zero_padding, *rest)
 
     def _quantize(x: Any, out: Any, scale: Any, rows: int, power_of_two: bool, cols: int = 128) -> None:
@@ -95,17 +116,18 @@ if torch is not None:
     for _schema, _call in (
         (
             "fp8_gemm_nt(Tensor a, Tensor? scale_a, str type_a, Tensor b, Tensor? scale_b, str type_b, Tensor(d!) d, Tensor? c, "
-            "int rows_b=128) -> ()",
+            "int rows_b=128, int? stream=None) -> ()",
             _gemm,
         ),
         (
             "k_grouped_fp8_gemm_nt(Tensor a, Tensor? scale_a, str type_a, Tensor b, Tensor? scale_b, str type_b, Tensor(d!) d, "
-            "int[] ks, Tensor? c) -> ()",
+            "int[] ks, Tensor? c, int? stream=None) -> ()",
             _k_grouped,
         ),
         (
             "m_grouped_fp8_gemm_nt(str layout, Tensor a, Tensor? scale_a, str type_a, Tensor b, Tensor? scale_b, str type_b, "
-            "Tensor(d!) d, Tensor groups_of, int expected_m, int alignment, bool zero_padding) -> ()",
+            "Tensor(d!) d, Tensor groups_of, int expected_m, int alignment, bool zero_padding, "
+            "int? stream=None) -> ()",
             _m_grouped,
         ),
         (
@@ -120,21 +142,29 @@ if torch is not None:
         torch.library.register_fake(f"deep_gemm::{_name}", lambda *args: None, lib=_library)
 
 
-def _bytes(function: str, name: str, tensor: Any) -> tuple[Any, str]:
-    """An FP8 tensor as uint8, and the name of its type."""
+def _bytes(function: str, name: str, tensor: Any, uint8: str | None = None) -> tuple[Any, str]:
+    """An FP8 tensor, or one of bytes that stand for the type ``uint8``, as uint8, and the name of its type."""
     if torch is None or not isinstance(tensor, torch.Tensor):
         raise TypeError(f"{function}: {name} is of type {type(tensor).__name__}, expected a torch tensor as the others are")
+    if tensor.dtype == torch.uint8 and uint8 is not None:
+        return tensor, uint8
     if tensor.dtype not in _FP8:
-        raise ValueError(f"{function}: {name} is {tensor.dtype}, expected an FP8 type")
+        raise ValueError(f"{function}: {name} is {tensor.dtype}, expected an FP8 type, or uint8 and dtype=")
     return tensor.view(torch.uint8), _FP8[tensor.dtype]
 
 
-def _operands(function: str, a: Any, b: Any) -> tuple[Any, ...]:
+_UINT8 = {"e4m3": "e4m3", "float8_e4m3fn": "e4m3", "e5m2": "e5m2", "float8_e5m2": "e5m2"}
+
+
+def _operands(function: str, a: Any, b: Any, dtype: str | None) -> tuple[Any, ...]:
     """What the operators take of a and b."""
+    if dtype is not None and dtype not in _UINT8:
+        raise ValueError(f'{function}: dtype is {dtype!r}, expected "e4m3" or "e5m2"')
+    uint8 = None if dtype is None else _UINT8[dtype]
     a, scale_a = a if isinstance(a, (tuple, list)) else (a, None)
     b, scale_b = b if isinstance(b, (tuple, list)) else (b, None)
-    a, type_a = _bytes(function, "a", a)
-    b, type_b = _bytes(function, "b", b)
+    a, type_a = _bytes(function, "a", a, uint8)
+    b, type_b = _bytes(function, "b", b, uint8)
     return a, scale_a, type_a, b, scale_b, type_b
 
 
@@ -152,10 +182,10 @@ def _rows_b(function: str, recipes: tuple[Any, Any, Any]) -> int:
     return both[1] if both is not None else b[0] if b is not None else 128
 
 
-def gemm(a: Any, b: Any, d: Any, c: Any, recipes: tuple[Any, Any, Any]) -> None:
+def gemm(a: Any, b: Any, d: Any, c: Any, recipes: tuple[Any, Any, Any], dtype: str | None, stream: int | None) -> None:
     """The call through torch's dispatcher."""
     rows_b = _rows_b("fp8_gemm_nt", recipes)
-    torch.ops.deep_gemm.fp8_gemm_nt(*_operands("fp8_gemm_nt", a, b), d, c, rows_b)
+    torch.ops.deep_gemm.fp8_gemm_nt(*_operands("fp8_gemm_nt", a, b, dtype), d, c, rows_b, stream)
 
 
 def m_grouped(
@@ -168,21 +198,23 @@ def m_grouped(
     alignment: int,
     zero_padding: bool,
     recipes: tuple[Any, Any, Any],
+    dtype: str | None,
+    stream: int | None,
 ) -> None:
     """The call through torch's dispatcher."""
     function = f"m_grouped_fp8_gemm_nt_{layout}"
     if _rows_b(function, recipes) != 128:
         raise ValueError(f"{function}: recipe is (1, 1, 128), expected (1, 128, 128)")
-    operands = _operands(function, a, b)
-    torch.ops.deep_gemm.m_grouped_fp8_gemm_nt(layout, *operands, d, groups_of, expected_m, alignment, zero_padding)
+    operands = _operands(function, a, b, dtype)
+    torch.ops.deep_gemm.m_grouped_fp8_gemm_nt(layout, *operands, d, groups_of, expected_m, alignment, zero_padding, stream)
 
 
-def k_grouped(a: Any, b: Any, d: Any, ks: list[int], c: Any, recipe: Any) -> None:
+def k_grouped(a: Any, b: Any, d: Any, ks: list[int], c: Any, recipe: Any, dtype: str | None, stream: int | None) -> None:
     """The call through torch's dispatcher."""
     function = "k_grouped_fp8_gemm_nt"
     if recipe is not None and tuple(recipe) != (1, 1, 128):
         raise ValueError(f"{function}: recipe is {tuple(recipe)}, expected (1, 1, 128)")
-    torch.ops.deep_gemm.k_grouped_fp8_gemm_nt(*_operands(function, a, b), d, ks, c)
+    torch.ops.deep_gemm.k_grouped_fp8_gemm_nt(*_operands(function, a, b, dtype), d, ks, c, stream)
 
 
 def quantize(x: Any, out: Any, scale: Any, rows: int, cols: int, power_of_two: bool) -> None:

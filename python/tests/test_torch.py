@@ -11,7 +11,7 @@ from torch.library import opcheck
 import deep_gemm
 from conftest import needs_hopper
 from deep_gemm import _C, _torch
-from support import FP8, Product
+from support import E5M2, FP8, Product
 
 
 def as_bytes(tensor):
@@ -148,19 +148,51 @@ def test_traced_with_fake_tensors(device):
         assert out.shape == (5, 256)
 
 
-def test_subclass(device):
-    class Marked(torch.Tensor):
-        pass
+class Subclass(torch.Tensor):
+    pass
 
+
+def test_subclass(device):
     p = Product(9, 33, 256, device)
     want, d = p.out(), p.out()
     deep_gemm.fp8_gemm_nt(*p.operands(), want)
-    deep_gemm.fp8_gemm_nt((p.a.as_subclass(Marked), p.scale_a), (p.b, p.scale_b.as_subclass(Marked)), d)
+    deep_gemm.fp8_gemm_nt((p.a.as_subclass(Subclass), p.scale_a), (p.b, p.scale_b.as_subclass(Subclass)), d)
     assert torch.equal(d, want)
     with pytest.raises(TypeError, match="b is of type list, expected a torch tensor"):
-        deep_gemm.fp8_gemm_nt((p.a.as_subclass(Marked), p.scale_a), ([[1.0]], p.scale_b), d)
+        deep_gemm.fp8_gemm_nt((p.a.as_subclass(Subclass), p.scale_a), ([[1.0]], p.scale_b), d)
     with pytest.raises(ValueError, match="a is torch.float32, expected an FP8 type"):
-        deep_gemm.fp8_gemm_nt((p.a.float().as_subclass(Marked), p.scale_a), (p.b, p.scale_b), d)
+        deep_gemm.fp8_gemm_nt((p.a.float().as_subclass(Subclass), p.scale_a), (p.b, p.scale_b), d)
+
+
+def test_stream_and_dtype_of_a_subclass(monkeypatch):
+    """The dispatcher's way goes to the stream that was named, and knows what uint8 stands for."""
+    streams = []
+    spy = lambda call: lambda *given: streams.append(given[-1]) or call(*given)
+    for name in ("fp8_gemm_nt", "m_grouped", "k_grouped"):
+        monkeypatch.setattr(_C, name, spy(getattr(_C, name)))
+    p = Product(16, 64, 128, types=(E5M2, E5M2))
+    fine = Product(16, 64, 128, rows_b=1, types=(E5M2, E5M2))
+    marked = lambda q: tuple((as_bytes(x).as_subclass(Subclass), scale) for x, scale in q.operands())
+    (a, b), (fine_a, fine_b) = marked(p), marked(fine)
+    many_a, many_b = ((x[None], scale[None]) for x, scale in (a, b))
+    count = torch.tensor([16], dtype=torch.int32)
+    calls = [
+        lambda d, **given: deep_gemm.fp8_gemm_nt(a, b, d[0], **given),
+        lambda d, **given: deep_gemm.m_grouped_fp8_gemm_nt_masked(many_a, many_b, d, count, 16, **given),
+        lambda d, **given: deep_gemm.m_grouped_fp8_gemm_nt_contiguous(a, many_b, d[0], torch.zeros_like(a[0][:, 0], dtype=torch.int32), **given),
+        lambda d, **given: deep_gemm.k_grouped_fp8_gemm_nt_contiguous(fine_a, fine_b, d, [128], None, **given),
+    ]
+    for call in calls:
+        for dtype in ("e5m2", "float8_e5m2"):
+            streams.clear()
+            d = torch.zeros(1, 16, 64)
+            call(d, dtype=dtype, stream=1234)
+            assert (fine if call is calls[-1] else p).wrong(d[0]) == 0
+            assert streams[-1] == 1234, "the operator's own call, behind those that were refused"
+        with pytest.raises(ValueError, match='dtype is \'bf16\', expected "e4m3" or "e5m2"'):
+            call(d, dtype="bf16")
+        with pytest.raises(ValueError, match="a is torch.uint8, expected an FP8 type, or uint8 and dtype="):
+            call(d)
 
 
 def test_torch_without_the_exchange_api(device, monkeypatch):
