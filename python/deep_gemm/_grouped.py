@@ -180,8 +180,9 @@ def k_grouped_fp8_gemm_nt_contiguous(
             FP32, ``[m, sum of ceil(k_g / 128)]``, any strides.
         b: the same with n for m.
         d: FP32, ``[groups, m, n]``, written in place.
-        ks_cpu: each group's k, on the host; 0 or more. ``ks`` is another name of it.
-        grouped_layout: the same numbers on the device; not read. ``ks_tensor`` is another name of it.
+        ks_cpu: each group's k, on the host; 0 or more. It decides, and a and b hold no more than it says. ``ks`` is another name of it.
+        grouped_layout: the same numbers on the tensors' device, int32; ``ks_tensor`` is another name of it. Both must agree: on the
+            CPU, ValueError where they do not; a GPU's are not read, since that would wait for the GPU.
         c: FP32, ``[groups, m, n]``, may be d itself. Left out: the products are added to d.
         recipe: ``(1, 1, 128)``, the only one. compiled_dims: accepted, without effect. use_psum_layout: False, the only layout.
         dtype, stream: as for :func:`fp8_gemm_nt`, and so are errors.
@@ -193,6 +194,9 @@ def k_grouped_fp8_gemm_nt_contiguous(
         raise ValueError(f"{name}: use_psum_layout is True, expected False: groups follow each other as ks_cpu says")
     given: Any = ks if ks_cpu is None else ks_cpu
     sizes = given.tolist() if hasattr(given, "tolist") else list(given)
+    on_device = grouped_layout if ks_tensor is None else ks_tensor
+    if not is_compiling() and on_device is not None and _torch.can_be_read(on_device) and on_device.tolist() != sizes:
+        raise ValueError(f"{name}: grouped_layout holds {on_device.tolist()}, expected what ks_cpu says, {sizes}")
     if is_compiling() or not _C.k_grouped(a, b, d, sizes, c, recipe, dtype, stream):
         _torch.k_grouped(a, b, d, sizes, c, recipe, dtype, stream)
 

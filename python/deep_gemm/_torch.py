@@ -222,6 +222,13 @@ def quantize(x: Any, out: Any, scale: Any, rows: int, cols: int, power_of_two: b
     torch.ops.deep_gemm.quantize(x, _bytes("quantize", "out", out)[0], scale, rows, power_of_two, cols)
 
 
+def can_be_read(tensor: Any) -> bool:
+    """Whether the host has the tensor's numbers: they lie in its memory, and nothing stands for them while a model is traced."""
+    if torch is not None and isinstance(tensor, torch.Tensor):
+        return tensor.device.type == "cpu" and type(tensor) is torch.Tensor and torch._C._len_torch_dispatch_stack() == 0
+    return hasattr(tensor, "tolist") and getattr(tensor, "device", "cpu") == "cpu"  # NumPy before 2.0 has no device
+
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 # The builtins below, and the Python functions behind them.
 DIRECT: dict[Any, Callable[..., Any]] = {}

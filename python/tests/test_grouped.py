@@ -2,8 +2,10 @@
 
 import inspect
 
+import numpy as np
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 from torch.library import opcheck
 
 import deep_gemm
@@ -276,6 +278,25 @@ def test_k_grouped(device, form, types):
     assert w.wrong(bare, c) == 0
 
 
+@pytest.mark.parametrize("name", ["grouped_layout", "ks_tensor"])
+def test_k_grouped_sizes_that_disagree(device, name):
+    """Sizes of both sides are compared where the host can read them."""
+    w = WeightGradients(device, KS)
+    a, b = w.flat()
+    d = torch.full_like(w.c(), float("nan"))
+    total = [sum(KS), 0, 0, 0, 0]  # an upper bound and no more, as some callers plan with
+    for sizes in (torch.tensor(KS), np.array(KS, np.int32)):
+        with pytest.raises(ValueError, match=r"^k_grouped_fp8_gemm_nt_contiguous: grouped_layout holds \[256, 0, 128.*ks_cpu says, \[1024, 0"):
+            deep_gemm.k_grouped_fp8_gemm_nt_contiguous(a, b, d, total, **{name: sizes})
+    with pytest.raises(ValueError, match="grouped_layout holds"):
+        deep_gemm.k_grouped_fp8_gemm_nt_contiguous(a, b, d, KS, **{name: torch.tensor(KS[:-1])})
+    assert bool(torch.isnan(d).all())
+    # What only stands for numbers is not read.
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        fake = [mode.from_tensor(t) for t in (*a, *b, d, torch.tensor(KS, dtype=torch.int32))]
+        deep_gemm.k_grouped_fp8_gemm_nt_contiguous(tuple(fake[:2]), tuple(fake[2:4]), fake[4], KS, **{name: fake[5]})
+
+
 def test_k_grouped_from_casts(device):
     """Weight gradients as training makes them: tokens by channels, quantised along the tokens, transposed."""
     m, n = 96, 160
@@ -299,9 +320,9 @@ def test_k_grouped_wrong_inputs(device):
     layout = torch.tensor(KS, dtype=torch.int32, device=device)
     call = deep_gemm.k_grouped_fp8_gemm_nt_contiguous
     for arguments, named, error, text in [
-        ((a, b, d, KS[:-1], layout), {}, ValueError, r"d is \["),
-        ((a, b, d, [*KS[:-1], 100], layout), {}, ValueError, r"ks\[4\] is 100, expected a multiple of 128"),
-        ((a, b, d, [-128, 0, 0, 0, 0], layout), {}, ValueError, r"ks\[0\] is -128"),
+        ((a, b, d, KS[:-1], None), {}, ValueError, r"d is \["),
+        ((a, b, d, [*KS[:-1], 100], None), {}, ValueError, r"ks\[4\] is 100, expected a multiple of 128"),
+        ((a, b, d, [-128, 0, 0, 0, 0], None), {}, ValueError, r"ks\[0\] is -128"),
         ((a, (b[0], b[1][:, 1:]), d, KS, layout), {}, ValueError, r"scale_b is \["),
         ((a, b[0], d, KS, layout), {}, ValueError, "scale_b is missing"),
         ((a, b, d.bfloat16(), KS, layout), {}, ValueError, "d is bf16, expected f32"),
@@ -326,10 +347,10 @@ def test_k_grouped_operator(device):
     opcheck(torch.ops.deep_gemm.k_grouped_fp8_gemm_nt, (*arguments, w.c()))
 
     def step(d):
-        deep_gemm.k_grouped_fp8_gemm_nt_contiguous((a, scale_a), (b, scale_b), d, KS, None)
+        deep_gemm.k_grouped_fp8_gemm_nt_contiguous((a, scale_a), (b, scale_b), d, KS, layout)
         return d + 1
 
-    c = w.c()
+    c, layout = w.c(), torch.tensor(KS, dtype=torch.int32, device=device)
     assert torch.equal(torch.compile(step, fullgraph=True, backend="aot_eager")(c.clone()), step(c.clone()))
 
 
