@@ -136,8 +136,8 @@ bool gemm(nb::handle a, nb::handle b, nb::handle d, nb::handle c, nb::handle rec
     GemmOptions options;
     options.recipe = recipe_of(kFunction, recipe, recipe_a, recipe_b);
     const Fp8Tensor operand_a = arguments.operand(a, "a", "scale_a"), operand_b = arguments.operand(b, "b", "scale_b");
-    const TensorView out = arguments.output(d, "d");
-    if (!c.is_none()) options.c = arguments.tensor(c, "c");
+    const TensorView out = arguments.output(d, "d", kResult);
+    if (!c.is_none()) options.c = arguments.tensor(c, "c", kResult);
     options.num_sms = num_sms.load(std::memory_order_relaxed);
     options.programmatic_launch = programmatic_launch.load(std::memory_order_relaxed);
     options.stream = arguments.stream(out.device, stream);
@@ -160,10 +160,10 @@ bool k_grouped(nb::handle a, nb::handle b, nb::handle d, const std::vector<int>&
     if (!recipe.is_none() && !is_tuple_of(recipe, {1, 1, 128}))
       reject_recipe(kFunction, "recipe", recipe, "(1, 1, 128)");
     const Fp8Tensor operand_a = arguments.operand(a, "a", "scale_a"), operand_b = arguments.operand(b, "b", "scale_b");
-    const TensorView out = arguments.output(d, "d");
+    const TensorView out = arguments.output(d, "d", kResult);
     GemmOptions options;
     options.recipe = {1, 1, 128};
-    if (!c.is_none()) options.c = arguments.tensor(c, "c");
+    if (!c.is_none()) options.c = arguments.tensor(c, "c", kResult);
     options.num_sms = num_sms.load(std::memory_order_relaxed);
     options.programmatic_launch = programmatic_launch.load(std::memory_order_relaxed);
     options.stream = arguments.stream(out.device, stream);
@@ -194,7 +194,8 @@ bool m_grouped(Layout layout, nb::handle a, nb::handle b, nb::handle d, nb::hand
       reject_recipe(function, recipe.is_none() ? "recipe_b" : "recipe", recipe.is_none() ? recipe_b : recipe,
                     recipe.is_none() ? "(128, 128)" : "(1, 128, 128)");
     const Fp8Tensor operand_a = arguments.operand(a, "a", "scale_a"), operand_b = arguments.operand(b, "b", "scale_b");
-    const TensorView out = arguments.output(d, "d"), groups = arguments.tensor(groups_of, groups_name);
+    const TensorView out = arguments.output(d, "d", kResult),
+                     groups = arguments.tensor(groups_of, groups_name, kGroups);
     const GroupedOptions options{
         .stream = arguments.stream(out.device, stream),
         .num_sms = num_sms.load(std::memory_order_relaxed),
@@ -221,18 +222,28 @@ bool m_grouped(Layout layout, nb::handle a, nb::handle b, nb::handle d, nb::hand
 bool quantize(int rows_per_scale, int cols_per_scale, nb::handle x, nb::handle out, nb::handle scale, bool power_of_two,
               nb::handle dtype, nb::handle stream) {
   const auto call = cols_per_scale == 1 ? quantize_128x1 : rows_per_scale == 1 ? quantize_1x128 : quantize_128x128;
+  // Errors name what users call.
+  const char* const function = cols_per_scale == 1   ? "per_channel_cast_to_fp8"
+                               : rows_per_scale == 1 ? "per_token_cast_to_fp8"
+                                                     : "per_block_cast_to_fp8";
   return attempt([&] {
-    Arguments arguments(cols_per_scale == 1   ? "quantize_128x1"
-                        : rows_per_scale == 1 ? "quantize_1x128"
-                                              : "quantize_128x128");
+    Arguments arguments(function);
     arguments.set_bytes(dtype);
-    const TensorView in = arguments.tensor(x, "x");
-    const Fp8Tensor to{arguments.output(out, "out.data"), arguments.output(scale, "out.scale")};
+    const TensorView in = arguments.tensor(x, "x", kQuantizable);
+    const Fp8Tensor to{arguments.output(out, "out.data", kFp8), arguments.output(scale, "out.scale", kScales)};
     const QuantizeOptions options{.stream = arguments.stream(to.data.device, stream),
                                   .power_of_two_scales = power_of_two};
     const nb::gil_scoped_release no_gil;
     if (compile_mode.load(std::memory_order_relaxed) != 0) return;
-    call(context_of(to.data.device), in, to, options);
+    try {
+      call(context_of(to.data.device), in, to, options);
+    } catch (const Error& error) {
+      // "quantize_1x128: what is wrong"
+      const std::string text = error.what();
+      const std::size_t colon = text.find(':');
+      if (error.code() != ErrorCode::invalid_argument || colon == std::string::npos) throw;
+      throw Error(error.code(), function + text.substr(colon));
+    }
   });
 }
 
@@ -353,6 +364,9 @@ nb::object direct(nb::object python, const std::string& doc) {
 NB_MODULE(_C, module) {
   nb::register_exception_translator(translate);
   module.attr("version") = DG_VERSION;
+  nb::class_<Parts>(module, "Parts")
+      .def(nb::init<std::uintptr_t, std::string, std::vector<int64_t>, std::vector<int64_t>, int>(), "address"_a,
+           "dtype"_a, "shape"_a, "strides"_a, "ordinal"_a);
   module.def("register_torch", &register_torch, "base"_a, "exact"_a);
   module.def("fp8_gemm_nt", &gemm, "a"_a.none(), "b"_a.none(), "d"_a.none(), "c"_a.none(), "recipe"_a.none(),
              "recipe_a"_a.none(), "recipe_b"_a.none(), "dtype"_a.none(), "stream"_a.none());

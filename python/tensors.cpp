@@ -1,5 +1,6 @@
 #include "tensors.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <optional>
@@ -39,6 +40,34 @@ std::optional<DType> dtype_of(std::string_view name) {
   return std::nullopt;
 }
 
+/// As frameworks call the types that the library has no name for.
+std::string name_of(const dlpack::DataType& dtype) {
+  constexpr const char* kCodes[] = {"int",
+                                    "uint",
+                                    "float",
+                                    nullptr,
+                                    "bfloat",
+                                    "complex",
+                                    "bool",
+                                    "float8_e3m4",
+                                    "float8_e4m3",
+                                    "float8_e4m3b11fnuz",
+                                    "float8_e4m3fn",
+                                    "float8_e4m3fnuz",
+                                    "float8_e5m2",
+                                    "float8_e5m2fnuz",
+                                    "float8_e8m0fnu",
+                                    "float6_e2m3fn",
+                                    "float6_e3m2fn",
+                                    "float4_e2m1fn"};
+  const char* code = dtype.code < std::size(kCodes) ? kCodes[dtype.code] : nullptr;
+  if (!code) return fmt::format("of DLPack's type {} with {} bits", dtype.code, dtype.bits);
+  std::string name = code;
+  if (dtype.code < 6) name += fmt::format("{}", dtype.bits);
+  if (dtype.lanes != 1) name += fmt::format(" in vectors of {}", dtype.lanes);
+  return name;
+}
+
 std::string name_of_type(nb::handle object) { return nb::cast<std::string>(object.type().attr("__name__")); }
 
 }  // namespace
@@ -57,9 +86,20 @@ void Arguments::reject(const char* name, const char* problem) const {
   throw nb::type_error(fmt::format("{}: {} {}", function_, name, problem).c_str());
 }
 
-TensorView Arguments::from_dlpack(const dlpack::Tensor& t, const char* name) const {
+void Arguments::reject_layout(nb::handle tensor, const char* name, const char* types) const {
+  PyErr_Clear();  // torch's own text is pages of its stack
+  const auto text = [&](const char* attribute) {
+    return nb::cast<std::string>(nb::str(nb::object(tensor.attr(attribute))));
+  };
+  fail(ErrorCode::invalid_argument, "{}: {} is {} ({}) on {}, expected {} (torch.strided) on the CPU or a CUDA device",
+       function_, name, text("dtype"), text("layout"), text("device"), types);
+}
+
+TensorView Arguments::from_dlpack(const dlpack::Tensor& t, const char* name, const char* types) const {
   TensorView view;
-  const auto is = [&](uint8_t code, uint8_t bits) { return t.dtype.code == code && t.dtype.bits == bits; };
+  const auto is = [&](uint8_t code, uint8_t bits) {
+    return t.dtype.code == code && t.dtype.bits == bits && t.dtype.lanes == 1;
+  };
   if (is(dlpack::kFloat8E4m3Fn, 8))
     view.dtype = DType::e4m3;
   else if (is(dlpack::kFloat8E5m2, 8))
@@ -74,11 +114,9 @@ TensorView Arguments::from_dlpack(const dlpack::Tensor& t, const char* name) con
     view.dtype = DType::i32;
   else if (is(dlpack::kUInt, 8) && bytes_)
     view.dtype = *bytes_;
-  else if (is(dlpack::kUInt, 8))
-    reject(name, "is uint8; say what its bytes are with dtype=\"e4m3\" or dtype=\"e5m2\"");
   else
-    reject(name, "has a dtype that no function takes; expected FP8, bf16, f16, f32 or int32");
-  if (t.dtype.lanes != 1) reject(name, "has vectors as elements, expected plain numbers");
+    fail(ErrorCode::invalid_argument, "{}: {} is {}, expected {}{}", function_, name, name_of(t.dtype), types,
+         is(dlpack::kUInt, 8) && types == kFp8 ? "; say what its bytes are with dtype=\"e4m3\" or dtype=\"e5m2\"" : "");
   if (t.rank < 1 || t.rank > TensorView::kMaxRank)
     fail(ErrorCode::invalid_argument, "{}: {} has {} dimensions, expected 1 to {}", function_, name, t.rank,
          TensorView::kMaxRank);
@@ -97,50 +135,50 @@ TensorView Arguments::from_dlpack(const dlpack::Tensor& t, const char* name) con
   else if (t.device.type == dlpack::kCuda || t.device.type == dlpack::kCudaManaged)
     view.device = {DeviceType::cuda, t.device.index};
   else
-    reject(name, "lies on neither the CPU nor a CUDA device");
+    fail(ErrorCode::invalid_argument, "{}: {} lies on a device of DLPack's type {}, expected the CPU or a CUDA device",
+         function_, name, t.device.type);
   return view;
 }
 
-TensorView Arguments::from_parts(nb::handle tuple, const char* name) const {
-  if (nb::len(tuple) != 5) reject(name, "is a tuple, expected a tensor");
+TensorView Arguments::from_parts(const Parts& parts, const char* name, const char* types) const {
   TensorView view;
-  view.data = reinterpret_cast<void*>(nb::cast<std::uintptr_t>(tuple[0]));
-  const auto dtype = dtype_of(nb::cast<std::string>(tuple[1]));
-  if (!dtype) reject(name, "has a dtype that no function takes; expected FP8, bf16, f16, f32 or int32");
+  view.data = reinterpret_cast<void*>(parts.address);
+  const auto dtype = dtype_of(parts.dtype);
+  if (!dtype) fail(ErrorCode::invalid_argument, "{}: {} is {}, expected {}", function_, name, parts.dtype, types);
   view.dtype = *dtype;
-  const nb::object shape = tuple[2], strides = tuple[3];
-  view.rank = static_cast<int>(nb::len(shape));
+  view.rank = static_cast<int>(parts.shape.size());
   if (view.rank < 1 || view.rank > TensorView::kMaxRank)
     fail(ErrorCode::invalid_argument, "{}: {} has {} dimensions, expected 1 to {}", function_, name, view.rank,
          TensorView::kMaxRank);
-  for (int i = 0; i < view.rank; ++i) {
-    view.shape[static_cast<std::size_t>(i)] = nb::cast<int64_t>(shape[i]);
-    view.strides[static_cast<std::size_t>(i)] = nb::cast<int64_t>(strides[i]);
-  }
-  const int ordinal = nb::cast<int>(tuple[4]);
-  if (ordinal >= 0) view.device = {DeviceType::cuda, ordinal};
+  std::copy(parts.shape.begin(), parts.shape.end(), view.shape.begin());
+  std::copy(parts.strides.begin(), parts.strides.end(), view.strides.begin());
+  if (parts.ordinal >= 0) view.device = {DeviceType::cuda, parts.ordinal};
   return view;
 }
 
-TensorView Arguments::tensor(nb::handle object, const char* name) { return read(object, name, false); }
-TensorView Arguments::output(nb::handle object, const char* name) { return read(object, name, true); }
+TensorView Arguments::tensor(nb::handle object, const char* name, const char* types) {
+  return read(object, name, types, false);
+}
+TensorView Arguments::output(nb::handle object, const char* name, const char* types) {
+  return read(object, name, types, true);
+}
 
-TensorView Arguments::read(nb::handle object, const char* name, bool writable) {
+TensorView Arguments::read(nb::handle object, const char* name, const char* types, bool writable) {
   PyTypeObject* type = Py_TYPE(object.ptr());
   for (const ExchangeType& known : exchange_types) {
     if (known.type != type) continue;
     dlpack::Tensor t;
-    if (known.api->tensor_from_object(object.ptr(), &t) != 0) throw nb::python_error();
+    if (known.api->tensor_from_object(object.ptr(), &t) != 0) reject_layout(object, name, types);
     api_ = known.api;
-    return from_dlpack(t, name);
+    return from_dlpack(t, name, types);
   }
   if (torch_tensor && PyType_IsSubtype(type, torch_tensor)) throw NeedsTorch();
-  if (PyTuple_Check(object.ptr())) return from_parts(object, name);
+  if (nb::isinstance<Parts>(object)) return from_parts(nb::cast<const Parts&>(object), name, types);
   nb::ndarray<nb::ro> array;
   if (nb::ndarray<> changeable; writable && nb::try_cast(object, changeable))
     array = nb::ndarray<nb::ro>(changeable.handle());
   else if (writable && nb::try_cast(object, array))
-    reject(name, "is read-only");
+    fail(ErrorCode::invalid_argument, "{}: {} is read-only, expected memory that can be written to", function_, name);
   else if (writable || !nb::try_cast(object, array))
     throw nb::type_error(
         fmt::format("{}: {} is of type {}, expected a tensor (of torch, or of a library that has __dlpack__)",
@@ -161,21 +199,20 @@ TensorView Arguments::read(nb::handle object, const char* name, bool writable) {
                       .shape = shape.data(),
                       .strides = strides.data(),
                       .byte_offset = 0},
-                     name);
+                     name, types);
 }
 
 Fp8Tensor Arguments::operand(nb::handle object, const char* name, const char* scale_name) {
   const bool is_tuple = PyTuple_Check(object.ptr()), is_list = PyList_Check(object.ptr());
-  if (!is_tuple && !is_list) return {tensor(object, name), {}};
+  if (!is_tuple && !is_list) return {tensor(object, name, kFp8), {}};
   const Py_ssize_t count = is_tuple ? PyTuple_Size(object.ptr()) : PyList_Size(object.ptr());
-  if (is_tuple && count == 5) return {from_parts(object, name), {}};
   if (count != 2) reject(name, "is not a tensor and not a pair (tensor, scales)");
   // Borrowed: the pair holds them for as long as the call.
   const auto item = [&](Py_ssize_t i) -> nb::handle {
     return is_tuple ? PyTuple_GetItem(object.ptr(), i) : PyList_GetItem(object.ptr(), i);
   };
   // Made in place: copying what has just been written in small pieces takes longer than writing it.
-  return {tensor(item(0), name), item(1).is_none() ? TensorView{} : tensor(item(1), scale_name)};
+  return {tensor(item(0), name, kFp8), item(1).is_none() ? TensorView{} : tensor(item(1), scale_name, kScales)};
 }
 
 void Arguments::set_bytes(nb::handle dtype) {
@@ -209,10 +246,15 @@ TensorView Arguments::workspace(int64_t bytes, const Device& device, nb::handle 
 
 Stream Arguments::stream(const Device& device, nb::handle given) const {
   Stream out;
-  if (device.type != DeviceType::cuda) return out;
-  if (!given.is_none())
-    out.handle = reinterpret_cast<void*>(nb::cast<std::uintptr_t>(given));
-  else if (api_ && api_->current_stream(dlpack::kCuda, device.index, &out.handle) != 0)
+  if (!given.is_none()) {
+    std::uintptr_t address = 0;
+    if (!nb::try_cast(given, address))
+      fail(ErrorCode::invalid_argument, "{}: stream is {}, expected the address of a CUDA stream", function_,
+           nb::cast<std::string>(nb::repr(given)));
+    out.handle = reinterpret_cast<void*>(address);
+  }
+  if (device.type != DeviceType::cuda || !given.is_none()) return out;
+  if (api_ && api_->current_stream(dlpack::kCuda, device.index, &out.handle) != 0)
     throw nb::python_error();
   else if (is_cupy_)
     out.handle = reinterpret_cast<void*>(

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include <nanobind/nanobind.h>
@@ -24,16 +25,31 @@ struct NeedsTorch {};
 /// exchange API (none for a torch that lacks it).
 void register_torch(nb::type_object base, nb::tuple exact);
 
+/// A torch tensor in pieces, as the dispatcher's operators hand it over.
+struct Parts {
+  std::uintptr_t address;
+  std::string dtype;
+  std::vector<int64_t> shape, strides;
+  int ordinal;  ///< of the CUDA device; -1: on the CPU
+};
+
+/// What an argument may hold, for the error about a type that the library has no name for.
+inline constexpr const char* kFp8 = "e4m3 or e5m2";
+inline constexpr const char* kScales = "f32";
+inline constexpr const char* kGroups = "i32";
+inline constexpr const char* kResult = "bf16 or f32";
+inline constexpr const char* kQuantizable = "bf16, f16 or f32";
+
 /// Reads the arguments of one call, and keeps what it borrows alive until the call has been made.
 class Arguments {
  public:
   explicit Arguments(const char* function) : function_(function) {}
 
-  /// A tensor of a registered type, any other DLPack producer, or (address, dtype, shape, strides, CUDA ordinal or -1).
-  /// One-byte elements that are unsigned integers are read as `bytes`, two-byte ones as BF16.
-  TensorView tensor(nb::handle object, const char* name);
+  /// A tensor of a registered type, any other DLPack producer, or Parts. One-byte elements that are unsigned integers are
+  /// read as `bytes`, two-byte ones as BF16. `types` is one of the texts above.
+  TensorView tensor(nb::handle object, const char* name, const char* types);
   /// The same for a tensor that is written to; one that says it is read-only is refused.
-  TensorView output(nb::handle object, const char* name);
+  TensorView output(nb::handle object, const char* name, const char* types);
   /// A tensor, or a pair of a tensor and its scales, which may be None.
   Fp8Tensor operand(nb::handle object, const char* name, const char* scale_name);
   /// What uint8 stands for: "e4m3" or "e5m2"; None: uint8 is refused.
@@ -46,9 +62,10 @@ class Arguments {
   Stream stream(const Device& device, nb::handle given) const;
 
  private:
-  TensorView read(nb::handle object, const char* name, bool writable);
-  TensorView from_dlpack(const dlpack::Tensor& t, const char* name) const;
-  TensorView from_parts(nb::handle tuple, const char* name) const;
+  TensorView read(nb::handle object, const char* name, const char* types, bool writable);
+  TensorView from_dlpack(const dlpack::Tensor& t, const char* name, const char* types) const;
+  TensorView from_parts(const Parts& parts, const char* name, const char* types) const;
+  [[noreturn]] void reject_layout(nb::handle tensor, const char* name, const char* types) const;
   [[noreturn]] void reject(const char* name, const char* problem) const;
 
   const char* function_;

@@ -2,6 +2,7 @@
 """The extension module; the package's Python files document what it does."""
 
 import enum
+from collections.abc import Sequence
 from typing import Any
 
 version: str
@@ -12,6 +13,9 @@ class Layout(enum.Enum):
     offsets = 2
     masked = 3
     k_grouped = 4
+
+class Parts:
+    def __init__(self, address: int, dtype: str, shape: Sequence[int], strides: Sequence[int], ordinal: int) -> None: ...
 
 def register_torch(base: type, exact: tuple[type, ...]) -> None: ...
 def direct(python: Any, doc: str) -> Any: ...

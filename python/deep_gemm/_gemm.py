@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import _C, _torch
+from ._arguments import pair
 from ._torch import direct, is_compiling
 
 Tensor = Any
@@ -54,14 +55,11 @@ def fp8_gemm_nt(
         _torch.gemm(a, b, d, c, (recipe, recipe_a, recipe_b), dtype, stream)
 
 
-def _pair(operand: Operand) -> tuple[Tensor, Tensor | None]:
-    data, scales = operand if isinstance(operand, (tuple, list)) else (operand, None)
-    return data, scales
-
-
 def _transposed(function: str, name: str, operand: Operand, shape: str) -> Operand:
     """A K-major view of an operand that is given with k as its first dimension."""
-    data, scales = _pair(operand)
+    data, scales = pair(function, name, operand)
+    if len(data.shape) != 2:
+        raise ValueError(f"{function}: {name} has {len(data.shape)} dimensions, expected 2")
     strides = data.stride() if callable(getattr(data, "stride", None)) else [s // data.itemsize for s in data.strides]
     if data.shape[0] > 1 and strides[0] != 1:
         raise ValueError(
@@ -129,15 +127,22 @@ fp8_gemm_tt = _as_views(
 fp8_fp4_gemm_nt, fp8_fp4_gemm_nn, fp8_fp4_gemm_tn, fp8_fp4_gemm_tt = fp8_gemm_nt, fp8_gemm_nn, fp8_gemm_tn, fp8_gemm_tt
 
 
+def made(function: str, lhs: Operand, rhs: Operand) -> Tensor:
+    """What a call of the first release writes to where it was not given ``out``."""
+    a, b = pair(function, "lhs", lhs)[0], pair(function, "rhs", rhs)[0]
+    if not hasattr(a, "new_empty"):
+        raise TypeError(f"{function}: lhs is of type {type(a).__name__}: out can be left out for torch tensors alone")
+    if len(a.shape) < 2 or len(b.shape) < 2:
+        raise ValueError(f"{function}: lhs is {list(a.shape)} and rhs {list(b.shape)}, expected at least 2 dimensions")
+    return a.new_empty((*a.shape[:-1], b.shape[-2]), dtype=_torch.torch.bfloat16)
+
+
 def gemm_fp8_fp8_bf16_nt(lhs: Operand, rhs: Operand, out: Tensor | None = None) -> Tensor:
     """``out = lhs @ rhs.T`` under the name and order of DeepGEMM's first release; returns ``out``.
 
     ``lhs`` and ``rhs`` as a and b of :func:`fp8_gemm_nt`. Without ``out`` a BF16 torch tensor ``[m, n]`` is made.
     """
     if out is None:
-        a, b = _pair(lhs)[0], _pair(rhs)[0]
-        if not hasattr(a, "new_empty"):
-            raise TypeError(f"gemm_fp8_fp8_bf16_nt: lhs is of type {type(a).__name__}: out can be left out for torch tensors alone")
-        out = a.new_empty((a.shape[0], b.shape[0]), dtype=_torch.torch.bfloat16)
+        out = made("gemm_fp8_fp8_bf16_nt", lhs, rhs)
     fp8_gemm_nt(lhs, rhs, out)
     return out

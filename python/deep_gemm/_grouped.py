@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import _C, _settings, _torch
-from ._gemm import Operand, Tensor, _pair
+from ._arguments import integer, integers, pair
+from ._gemm import Operand, Tensor, made
 from ._torch import direct, is_compiling
 
 _TILE_ROWS = 128
@@ -80,7 +81,7 @@ def m_grouped_fp8_gemm_nt_contiguous(
             "without use_psum_layout"
         )
     layout = "offsets" if use_psum_layout else "contiguous"
-    padding = use_psum_layout and ensure_zero_padding
+    padding = bool(use_psum_layout and ensure_zero_padding)
     recipes = recipe, recipe_a, recipe_b
     _call(layout, a, b, d, groups_of, 0, alignment if use_psum_layout else 1, padding, recipes, dtype, stream)
 
@@ -108,7 +109,9 @@ def m_grouped_fp8_gemm_nn_contiguous(
     b's stride along k is 1: a transposed view of ``[groups, n, k]``. Any other b raises ValueError.
     """
     groups_of = _either("m_grouped_fp8_gemm_nn_contiguous", grouped_layout, m_indices)
-    data, scales = _pair(b)
+    data, scales = pair("m_grouped_fp8_gemm_nn_contiguous", "b", b)
+    if len(data.shape) != 3:
+        raise ValueError(f"m_grouped_fp8_gemm_nn_contiguous: b has {len(data.shape)} dimensions, expected 3")
     swap = (lambda t: t.transpose(-1, -2)) if hasattr(data, "stride") else (lambda t: t.swapaxes(-1, -2))
     flipped = swap(data), None if scales is None else swap(scales)
     m_grouped_fp8_gemm_nt_contiguous(
@@ -153,6 +156,7 @@ def m_grouped_fp8_gemm_nt_masked(
 
     Other arguments and errors as for :func:`fp8_gemm_nt`.
     """
+    expected_m = integer("m_grouped_fp8_gemm_nt_masked", "expected_m", expected_m, 64)
     _call("masked", a, b, d, masked_m, expected_m, 1, False, (recipe, recipe_a, recipe_b), dtype, stream)
 
 
@@ -192,8 +196,7 @@ def k_grouped_fp8_gemm_nt_contiguous(
         raise TypeError(f"{name}: ks_cpu and grouped_layout are also called ks and ks_tensor; give each once")
     if use_psum_layout:
         raise ValueError(f"{name}: use_psum_layout is True, expected False: groups follow each other as ks_cpu says")
-    given: Any = ks if ks_cpu is None else ks_cpu
-    sizes = given.tolist() if hasattr(given, "tolist") else list(given)
+    sizes = integers(name, "ks_cpu", ks if ks_cpu is None else ks_cpu)
     on_device = grouped_layout if ks_tensor is None else ks_tensor
     if not is_compiling() and on_device is not None and _torch.can_be_read(on_device) and on_device.tolist() != sizes:
         raise ValueError(f"{name}: grouped_layout holds {on_device.tolist()}, expected what ks_cpu says, {sizes}")
@@ -204,15 +207,6 @@ def k_grouped_fp8_gemm_nt_contiguous(
 m_grouped_fp8_fp4_gemm_nt_contiguous = m_grouped_fp8_gemm_nt_contiguous
 m_grouped_fp8_fp4_gemm_nn_contiguous = m_grouped_fp8_gemm_nn_contiguous
 m_grouped_fp8_fp4_gemm_nt_masked = fp8_m_grouped_gemm_nt_masked = m_grouped_fp8_gemm_nt_masked
-
-
-def _out(function: str, lhs: Operand, rhs: Operand, out: Tensor | None) -> Tensor:
-    if out is not None:
-        return out
-    a, b = _pair(lhs)[0], _pair(rhs)[0]
-    if not hasattr(a, "new_empty"):
-        raise TypeError(f"{function}: lhs is of type {type(a).__name__}: out can be left out for torch tensors alone")
-    return a.new_empty((*a.shape[:-1], b.shape[-2]), dtype=_torch.torch.bfloat16)
 
 
 def m_grouped_gemm_fp8_fp8_bf16_nt_contiguous(
@@ -226,15 +220,17 @@ def m_grouped_gemm_fp8_fp8_bf16_nt_contiguous(
     name = "m_grouped_gemm_fp8_fp8_bf16_nt_contiguous"
     if m_indices is None:
         raise TypeError(f"{name}: m_indices is missing")
-    out = _out(name, lhs, rhs, out)
+    out = made(name, lhs, rhs) if out is None else out
     if not isinstance(m_indices, (list, tuple)):
         m_grouped_fp8_gemm_nt_contiguous(lhs, rhs, out, m_indices)
         return out
-    a = _pair(lhs)[0]
-    if sum(m_indices) > a.shape[0]:
-        raise ValueError(f"{name}: m_indices adds up to {sum(m_indices)} rows, expected at most lhs's {a.shape[0]}")
+    a, sizes = pair(name, "lhs", lhs)[0], integers(name, "m_indices", m_indices)
+    if min(sizes, default=0) < 0:
+        raise ValueError(f"{name}: m_indices is {sizes}, expected no group with less than 0 rows")
+    if sum(sizes) > a.shape[0]:
+        raise ValueError(f"{name}: m_indices adds up to {sum(sizes)} rows, expected at most lhs's {a.shape[0]}")
     torch = _torch.torch
-    ends = torch.tensor(m_indices, dtype=torch.int32).cumsum(0, dtype=torch.int32).to(a.device)
+    ends = torch.tensor(sizes, dtype=torch.int32).cumsum(0, dtype=torch.int32).to(a.device)
     _call("offsets", lhs, rhs, out, ends, 0, 1, False, (None, None, None), None, None)
     return out
 
@@ -246,6 +242,7 @@ def m_grouped_gemm_fp8_fp8_bf16_nt_masked(
 
     With None for ``out`` a BF16 torch tensor ``[groups, m_max, n]`` is made, rows beyond ``masked_m`` unspecified.
     """
-    out = _out("m_grouped_gemm_fp8_fp8_bf16_nt_masked", lhs, rhs, out)
+    if out is None:
+        out = made("m_grouped_gemm_fp8_fp8_bf16_nt_masked", lhs, rhs)
     m_grouped_fp8_gemm_nt_masked(lhs, rhs, out, masked_m, expected_m)
     return out

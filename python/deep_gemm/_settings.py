@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import _C, _torch
+from ._arguments import integer
 
 _tc_util = 100
 _TILE_ROWS = 128
@@ -11,6 +12,7 @@ _mk_alignment = _TILE_ROWS  # here too for compilers, which follow Python alone
 
 def set_num_sms(num_sms: int) -> None:
     """Calls from now on run on at most ``num_sms`` SMs; 0: all. No kernel is compiled anew for it."""
+    num_sms = integer("set_num_sms", "num_sms", num_sms, 32)
     if num_sms < 0:
         raise ValueError(f"set_num_sms: num_sms is {num_sms}, expected 0 (all) or a positive number")
     _C.set_num_sms(num_sms)
@@ -64,6 +66,7 @@ def get_compile_mode() -> int:
 def set_mk_alignment_for_contiguous_layout(alignment: int) -> None:
     """Where groups of the offsets ("psum") layout start from now on: at multiples of ``alignment`` rows, 1 to 2^20."""
     global _mk_alignment
+    alignment = integer("set_mk_alignment_for_contiguous_layout", "alignment", alignment, 32)
     if not 1 <= alignment <= 1 << 20:
         raise ValueError(f"set_mk_alignment_for_contiguous_layout: alignment is {alignment}, expected 1 to 2^20")
     _C.set_mk_alignment(alignment)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from . import _C
+from ._arguments import pair
 
 try:
     import torch
@@ -44,12 +45,12 @@ if torch is not None:
     _FP8 = {torch.float8_e4m3fn: "e4m3", torch.float8_e5m2: "e5m2"}
 
     def _raw(tensor: torch.Tensor | None, dtype: str | None = None) -> Any:
-        """The tensor as (address, dtype, shape, strides, CUDA ordinal or -1)."""
+        """The tensor in pieces: address, dtype, shape, strides, CUDA ordinal or -1."""
         if tensor is None:
             return None
         dtype = dtype or _NAMES.get(tensor.dtype, str(tensor.dtype))
         ordinal = tensor.device.index if tensor.is_cuda else -1
-        return tensor.data_ptr(), dtype, tuple(tensor.shape), tuple(tensor.stride()), ordinal
+        return _C.Parts(tensor.data_ptr(), dtype, tensor.shape, tensor.stride(), ordinal)
 
     def _stream(tensor: torch.Tensor, given: int | None = None) -> int | None:
         if given is not None:
@@ -142,10 +143,15 @@ if torch is not None:
         torch.library.register_fake(f"deep_gemm::{_name}", lambda *args: None, lib=_library)
 
 
+def _check_tensors(function: str, **given: Any) -> None:
+    for name, tensor in given.items():
+        if torch is None or not isinstance(tensor, torch.Tensor):
+            raise TypeError(f"{function}: {name} is of type {type(tensor).__name__}, expected a torch tensor as the others are")
+
+
 def _bytes(function: str, name: str, tensor: Any, uint8: str | None = None) -> tuple[Any, str]:
     """An FP8 tensor, or one of bytes that stand for the type ``uint8``, as uint8, and the name of its type."""
-    if torch is None or not isinstance(tensor, torch.Tensor):
-        raise TypeError(f"{function}: {name} is of type {type(tensor).__name__}, expected a torch tensor as the others are")
+    _check_tensors(function, **{name: tensor})
     if tensor.dtype == torch.uint8 and uint8 is not None:
         return tensor, uint8
     if tensor.dtype not in _FP8:
@@ -161,11 +167,14 @@ def _operands(function: str, a: Any, b: Any, dtype: str | None) -> tuple[Any, ..
     if dtype is not None and dtype not in _UINT8:
         raise ValueError(f'{function}: dtype is {dtype!r}, expected "e4m3" or "e5m2"')
     uint8 = None if dtype is None else _UINT8[dtype]
-    a, scale_a = a if isinstance(a, (tuple, list)) else (a, None)
-    b, scale_b = b if isinstance(b, (tuple, list)) else (b, None)
-    a, type_a = _bytes(function, "a", a, uint8)
-    b, type_b = _bytes(function, "b", b, uint8)
-    return a, scale_a, type_a, b, scale_b, type_b
+    operands: list[Any] = []
+    for name, operand in (("a", a), ("b", b)):
+        data, scales = pair(function, name, operand)
+        data, type_of = _bytes(function, name, data, uint8)
+        if scales is not None:
+            _check_tensors(function, **{f"scale_{name}": scales})
+        operands += data, scales, type_of
+    return tuple(operands)
 
 
 _RECIPES = ("recipe", (1, 128, 128), (1, 1, 128)), ("recipe_a", (1, 128), (1, 128)), ("recipe_b", (128, 128), (1, 128))
@@ -185,7 +194,9 @@ def _rows_b(function: str, recipes: tuple[Any, Any, Any]) -> int:
 def gemm(a: Any, b: Any, d: Any, c: Any, recipes: tuple[Any, Any, Any], dtype: str | None, stream: int | None) -> None:
     """The call through torch's dispatcher."""
     rows_b = _rows_b("fp8_gemm_nt", recipes)
-    torch.ops.deep_gemm.fp8_gemm_nt(*_operands("fp8_gemm_nt", a, b, dtype), d, c, rows_b, stream)
+    operands = _operands("fp8_gemm_nt", a, b, dtype)
+    _check_tensors("fp8_gemm_nt", d=d, **({} if c is None else {"c": c}))
+    torch.ops.deep_gemm.fp8_gemm_nt(*operands, d, c, rows_b, stream)
 
 
 def m_grouped(
@@ -206,6 +217,7 @@ def m_grouped(
     if _rows_b(function, recipes) != 128:
         raise ValueError(f"{function}: recipe is (1, 1, 128), expected (1, 128, 128)")
     operands = _operands(function, a, b, dtype)
+    _check_tensors(function, d=d, groups_of=groups_of)
     torch.ops.deep_gemm.m_grouped_fp8_gemm_nt(layout, *operands, d, groups_of, expected_m, alignment, zero_padding, stream)
 
 
@@ -214,7 +226,9 @@ def k_grouped(a: Any, b: Any, d: Any, ks: list[int], c: Any, recipe: Any, dtype:
     function = "k_grouped_fp8_gemm_nt"
     if recipe is not None and tuple(recipe) != (1, 1, 128):
         raise ValueError(f"{function}: recipe is {tuple(recipe)}, expected (1, 1, 128)")
-    torch.ops.deep_gemm.k_grouped_fp8_gemm_nt(*_operands(function, a, b, dtype), d, ks, c, stream)
+    operands = _operands(function, a, b, dtype)
+    _check_tensors(function, d=d, **({} if c is None else {"c": c}))
+    torch.ops.deep_gemm.k_grouped_fp8_gemm_nt(*operands, d, ks, c, stream)
 
 
 def quantize(x: Any, out: Any, scale: Any, rows: int, cols: int, power_of_two: bool) -> None:

@@ -56,13 +56,16 @@ def get_best_gemm_config_key(gemm_type: str, mma: str, m: int, n: int, k: int, n
         k: for ``"KGroupedContiguous"`` of the largest group.
         num_groups: groups of B; 1 for ``"Normal"``.
 
-    Raises ValueError for kinds of products that there are no kernels for. The GPU is an H100 with the SMs that set_num_sms set.
+    Raises ValueError for kinds of products that there are no kernels for and for sizes below 0. The GPU is an H100 with the SMs that
+    set_num_sms set.
     """
     if gemm_type not in _LAYOUTS or mma != "fp8" or num_groups < 1 or (gemm_type == "Normal" and num_groups != 1):
         raise ValueError(
             f"get_best_gemm_config_key: {gemm_type!r}, {mma!r}, num_groups = {num_groups}: "
             f"expected one of {', '.join(map(repr, _LAYOUTS))}, 'fp8' and at least 1 (1 for 'Normal')"
         )
+    if min(m, n, k) < 0:
+        raise ValueError(f"get_best_gemm_config_key: m, n, k = {m}, {n}, {k}: expected 0 or more")
     return _plan(gemm_type, m, n, k, num_groups, _C.get_num_sms())
 
 

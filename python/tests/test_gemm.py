@@ -126,6 +126,15 @@ def test_other_layouts_as_views(device, layout, prefix):
     wrong = [(o[0].contiguous(), o[1]) for o in (first, second)]
     with pytest.raises(ValueError, match=f"^{prefix.replace('fp8_fp4', 'fp8')}{layout}: [ab] is .*stride 1 along its first dimension"):
         function(wrong[0] if layout[0] == "t" else first, wrong[1] if layout[1] == "n" else second, d)
+    for bad, error, text in [
+        (None, TypeError, "[ab] is of type NoneType, expected a tensor"),
+        ("x", TypeError, "[ab] is of type str, expected a tensor"),
+        ((*first, 1), TypeError, "[ab] is not a tensor and not a pair"),
+        ((first[0], 1.0), TypeError, "scale_[ab] is of type float, expected a tensor"),
+        ((first[0][None], first[1]), ValueError, "[ab] has 3 dimensions, expected 2"),
+    ]:
+        with pytest.raises(error, match=f"^fp8_gemm_{layout}: {text}"):
+            function(bad if layout[0] == "t" else first, bad if layout[1] == "n" else second, d)
 
 
 @pytest.mark.parametrize("m, n, k", [(0, 64, 128), (64, 0, 128), (5, 64, 0)])
@@ -217,11 +226,11 @@ def test_numpy():
     deep_gemm.fp8_gemm_nt((a, sa), (b, sb), bits, dtype="e4m3")
     assert np.array_equal(bits, want.bfloat16().view(torch.uint16).numpy())
     d.flags.writeable = False
-    with pytest.raises(TypeError, match="d is read-only"):
+    with pytest.raises(ValueError, match="^fp8_gemm_nt: d is read-only, expected memory that can be written to"):
         deep_gemm.fp8_gemm_nt((a, sa), (b, sb), d, dtype="e4m3")
     a.flags.writeable = False
     deep_gemm.fp8_gemm_nt((a, sa), (b, sb), bits, dtype="e4m3", stream=None)
-    with pytest.raises(TypeError, match='a is uint8; say what its bytes are with dtype="e4m3"'):
+    with pytest.raises(ValueError, match='a is uint8, expected e4m3 or e5m2; say what its bytes are with dtype="e4m3"'):
         deep_gemm.fp8_gemm_nt((a, sa), (b, sb), bits)
     with pytest.raises(ValueError, match="dtype is 'fp8', expected"):
         deep_gemm.fp8_gemm_nt((a, sa), (b, sb), bits, dtype="fp8")
@@ -234,7 +243,17 @@ def wrong_inputs(p):
     bad = lambda **changed: {**good, **changed}
     yield bad(a=(a[:, :-1], sa)), ValueError, r"b is \[.*same k"
     yield bad(a=(a, sa[:, :-1])), ValueError, r"scale_a is \[.*\], expected \[.*ceil\(k / 128\)"
-    yield bad(a=(a, sa.double())), TypeError, "scale_a has a dtype"
+    yield bad(a=(a, sa.double())), ValueError, "scale_a is float64, expected f32"
+    yield bad(a=(a.float().to(torch.float8_e4m3fnuz), sa)), ValueError, "a is float8_e4m3fnuz, expected e4m3 or e5m2"
+    yield bad(a=(a.view(torch.uint8), sa)), ValueError, "a is uint8, expected e4m3 or e5m2; say what"
+    yield bad(d=d.bool()), ValueError, "d is bool, expected bf16 or f32"
+    yield bad(d=d.to(torch.complex64)), ValueError, "d is complex64, expected bf16 or f32"
+    yield bad(b=(b.to("meta"), sb)), ValueError, r"b is torch.float8_e4m3fn \(torch.strided\) on meta, expected e4m3 or e5m2"
+    yield bad(d=d.nan_to_num().to_sparse()), ValueError, r"d is torch.bfloat16 \(torch.sparse_coo\) on .*, expected bf16 or f32 \(torch.strided\)"
+    yield bad(a=(a, sa, 1, 2, 3)), TypeError, r"a is not a tensor and not a pair"
+    yield bad(a=(1, "e4m3", (24, 256), (256, 1), -1)), TypeError, r"a is not a tensor and not a pair"
+    yield bad(a=((1, "e4m3", (24, 256), (256, 1), -1), sa)), TypeError, r"a is of type tuple, expected a tensor"
+    yield bad(stream="x"), ValueError, "stream is 'x', expected the address of a CUDA stream"
     yield bad(a=(a, sa.half())), ValueError, "scale_a is f16, expected f32"
     yield bad(b=(b, sb.T)), ValueError, r"scale_b is \["
     yield bad(a=(a.float(), sa)), ValueError, "a is f32, expected e4m3"
@@ -273,10 +292,10 @@ def test_wrong_inputs_write_nothing(device):
     for arguments, error, text in wrong_inputs(p):
         with pytest.raises(error, match="^fp8_gemm_nt: " + text):
             deep_gemm.fp8_gemm_nt(**arguments)
-        if isinstance(arguments["d"], torch.Tensor):
+        if isinstance(arguments["d"], torch.Tensor) and arguments["d"].is_floating_point() and not arguments["d"].is_sparse:
             assert bool(torch.isnan(arguments["d"]).all())
         count += 1
-    assert count >= 23
+    assert count >= 33
     for given, named, text in [
         ((p.a, p.b), {}, "missing 1 required positional argument: 'd'"),
         ((p.a, p.b), {"c": None}, "missing 1 required positional argument: 'd'"),
@@ -319,6 +338,10 @@ def test_first_release_name(device):
     assert unit.wrong(bare) == 0
     with pytest.raises(TypeError, match="out can be left out for torch tensors alone"):
         deep_gemm.gemm_fp8_fp8_bf16_nt(p.a.cpu().contiguous().view(torch.uint8).numpy(), p.b)
+    with pytest.raises(TypeError, match="^gemm_fp8_fp8_bf16_nt: lhs is of type NoneType"):
+        deep_gemm.gemm_fp8_fp8_bf16_nt(None, p.b)
+    with pytest.raises(ValueError, match=r"^gemm_fp8_fp8_bf16_nt: lhs is \[.*expected at least 2 dimensions"):
+        deep_gemm.gemm_fp8_fp8_bf16_nt(p.a[0], p.b)
 
 
 def test_the_same_bits_every_time(device):

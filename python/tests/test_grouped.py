@@ -72,7 +72,7 @@ def alignment():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_contiguous(device, dtype):
     experts = Experts(device, dtype)
-    a, indices, _ = experts.rows(128)
+    a, indices, ends = experts.rows(128)
     for name in ("m_grouped_fp8_gemm_nt_contiguous", "m_grouped_fp8_fp4_gemm_nt_contiguous"):
         d = experts.out(len(indices))
         assert getattr(deep_gemm, name)(a, experts.b, d, indices) is None
@@ -83,6 +83,11 @@ def test_contiguous(device, dtype):
     deep_gemm.m_grouped_fp8_gemm_nt_contiguous(*values)
     deep_gemm.m_grouped_fp8_gemm_nt_contiguous(**dict(zip(names, values)))
     assert experts.wrong(again, 128) == 0
+    # Whatever is false or true.
+    for psum in (0, None, np.bool_(False), 1):
+        d = experts.out(len(indices))
+        deep_gemm.m_grouped_fp8_gemm_nt_contiguous(a, experts.b, d, ends if psum else indices, use_psum_layout=psum)
+        assert experts.wrong(d, 128) == 0
 
 
 @pytest.mark.parametrize("layout", ["nt", "nn"])
@@ -146,6 +151,13 @@ def test_nn_is_a_view(device):
         assert experts.wrong(d, 128) == 0
     with pytest.raises(ValueError, match="stride"):
         deep_gemm.m_grouped_fp8_gemm_nn_contiguous(a, (flipped[0].contiguous(), flipped[1]), d, indices)
+    for bad, error, text in [
+        (None, TypeError, "b is of type NoneType"),
+        ((*flipped, 1), TypeError, "b is not a tensor and not a pair"),
+        (flipped[0][0], ValueError, "b has 2 dimensions, expected 3"),
+    ]:
+        with pytest.raises(error, match=f"^m_grouped_fp8_gemm_nn_contiguous: {text}"):
+            deep_gemm.m_grouped_fp8_gemm_nn_contiguous(a, bad, d, indices)
 
 
 def test_first_release_names(device):
@@ -159,6 +171,9 @@ def test_first_release_names(device):
     assert experts.wrong(function(dense, experts.b, None, SIZES), 1) == 0
     with pytest.raises(ValueError, match="adds up to"):
         function(dense, experts.b, None, [10**6] * len(SIZES))
+    for sizes, text in [([5, -5, 131, 128, 1], r"m_indices is \[5, -5.*no group with less"), ([5.9, 0, 1, 1, 1], r"m_indices\[0\] is 5.9")]:
+        with pytest.raises(ValueError, match=f"^m_grouped_gemm_fp8_fp8_bf16_nt_contiguous: {text}"):
+            function(dense, experts.b, None, sizes)
     with pytest.raises(TypeError, match="m_indices is missing"):
         function(dense, experts.b)
     a, masked_m = experts.masked(150)
@@ -173,7 +188,8 @@ def test_wrong_inputs(device):
     b, scale_b = experts.b
     call = deep_gemm.m_grouped_fp8_gemm_nt_contiguous
     for arguments, error, text in [
-        ((a, experts.b, d, indices.long()), TypeError, "m_indices has a dtype"),
+        ((a, experts.b, d, indices.long()), ValueError, "m_indices is int64, expected i32"),
+        ((a, experts.b, d, indices.to("meta")), ValueError, r"m_indices is torch.int32 \(torch.strided\) on meta, expected i32"),
         ((a, experts.b, d, indices[:-1]), ValueError, "m_indices is"),
         ((a, (b[0], scale_b[0]), d, indices), ValueError, "b has 2 dimensions"),
         ((a, (b, scale_b[:1]), d, indices), ValueError, "scale_b is"),
@@ -189,11 +205,15 @@ def test_wrong_inputs(device):
         with pytest.raises(TypeError, match=r"m_grouped_fp8_gemm_nt_contiguous\(\)"):
             call(*given, **named)
     assert bool(torch.isnan(d).all())
-    with pytest.raises(ValueError, match="expected_m is -1"):
-        a, masked_m = experts.masked(150)
-        deep_gemm.m_grouped_fp8_gemm_nt_masked(a, experts.b, experts.out(len(SIZES), 150), masked_m, -1)
-    with pytest.raises(ValueError, match="alignment is 0"):
-        deep_gemm.set_mk_alignment_for_contiguous_layout(0)
+    a, masked_m = experts.masked(150)
+    for expected_m in (-1, 10.0, None, "x", 1 << 70):
+        with pytest.raises(ValueError, match=f"^m_grouped_fp8_gemm_nt_masked: expected_m is {expected_m!r}, expected"):
+            deep_gemm.m_grouped_fp8_gemm_nt_masked(a, experts.b, experts.out(len(SIZES), 150), masked_m, expected_m)
+    with pytest.raises(ValueError, match="^m_grouped_fp8_gemm_nt_masked: masked_m is int64, expected i32"):
+        deep_gemm.m_grouped_fp8_gemm_nt_masked(a, experts.b, experts.out(len(SIZES), 150), masked_m.long(), 10)
+    for alignment in (0, 128.0):
+        with pytest.raises(ValueError, match=f"^set_mk_alignment_for_contiguous_layout: alignment is {alignment}"):
+            deep_gemm.set_mk_alignment_for_contiguous_layout(alignment)
     assert deep_gemm.get_theoretical_mk_alignment_for_contiguous_layout(expected_m=7) == 128
 
 
@@ -323,6 +343,9 @@ def test_k_grouped_wrong_inputs(device):
         ((a, b, d, KS[:-1], None), {}, ValueError, r"d is \["),
         ((a, b, d, [*KS[:-1], 100], None), {}, ValueError, r"ks\[4\] is 100, expected a multiple of 128"),
         ((a, b, d, [-128, 0, 0, 0, 0], None), {}, ValueError, r"ks\[0\] is -128"),
+        ((a, b, d, [256.0, *KS[1:]], None), {}, ValueError, r"ks_cpu\[0\] is 256.0, expected an integer"),
+        ((a, b, d, [*KS[:-1], 1 << 31], None), {}, ValueError, r"ks_cpu\[4\] is 2147483648, expected an integer below 2\^31"),
+        ((a, b, d, 256, None), {}, TypeError, r"ks_cpu is of type int, expected a list"),
         ((a, (b[0], b[1][:, 1:]), d, KS, layout), {}, ValueError, r"scale_b is \["),
         ((a, b[0], d, KS, layout), {}, ValueError, "scale_b is missing"),
         ((a, b, d.bfloat16(), KS, layout), {}, ValueError, "d is bf16, expected f32"),

@@ -57,7 +57,7 @@ def test_casts_of_strange_layouts(device):
         assert torch.equal(got[0].view(torch.uint8), want[0].view(torch.uint8)) and torch.equal(got[1], want[1])
         empty, scale = cast(x[:0], False)
         assert empty.shape == (0, 387) and scale.shape == (0, 4)
-        for bad, error in [(x.T, ValueError), (x[0], ValueError), (x.double(), TypeError), ("x", ValueError)]:
+        for bad, error in [(x.T, ValueError), (x[0], ValueError), (x.double(), ValueError), ("x", ValueError)]:
             with pytest.raises(error):
                 cast(bad, False)
         with pytest.raises(ValueError, match="gran_k is 0"):
@@ -91,7 +91,9 @@ def test_scales_next_to_powers_of_two(device, gran_k):
     near = torch.exp2(torch.arange(-12, 12).float()).view(torch.int32)[:, None] + torch.arange(-2, 3, dtype=torch.int32)
     x = (near.view(torch.float32).reshape(-1, 1) * 448).repeat(1, gran_k).to(device)
     _, scale = deep_gemm.per_token_cast_to_fp8(x, True, gran_k)
-    assert torch.equal(scale, deep_gemm.utils.ceil_to_ue8m0(x[:, :1] / 448))
+    # torch divides by a number in another way on a GPU, and other blocks than 128 are torch's.
+    amax = x[:, :1] if gran_k == 32 else x[:, :1].cpu()
+    assert torch.equal(scale, deep_gemm.utils.ceil_to_ue8m0(amax / 448).to(device))
 
 
 def test_quantised_product_is_close(device):

@@ -39,6 +39,7 @@ def test_settings_are_kept_and_checked():
         ("pdl", False, True, None),
         ("compile_mode", 0, 1, 2),
         ("num_sms", deep_gemm.get_num_sms(), 20, -1),
+        ("num_sms", deep_gemm.get_num_sms(), 20, 1.5),
     ]:
         get, put = getattr(deep_gemm, "get_" + name), getattr(deep_gemm, "set_" + name)
         assert get() == default
@@ -104,7 +105,7 @@ def test_config_keys():
     assert all(isinstance(key, tuple) and hash(key) for key in keys)
     assert keys[0] == keys[1] and keys[0] != keys[3]
     assert keys[3] == deep_gemm.get_best_gemm_config_key(gemm_type="Normal", mma="fp8", m=4096, n=4096, k=7168, num_groups=1)
-    for bad in [("Normal", "bf16", 1, 1, 1, 1), ("Batched", "fp8", 1, 1, 1, 1)]:
+    for bad in [("Normal", "bf16", 1, 1, 1, 1), ("Batched", "fp8", 1, 1, 1, 1), ("Normal", "fp8", -7, 4096, 7168, 1), ("Normal", "fp8", 7, -1, 7168, 1)]:
         with pytest.raises(ValueError, match="^get_best_gemm_config_key: "):
             deep_gemm.get_best_gemm_config_key(*bad)
 

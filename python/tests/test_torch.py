@@ -158,10 +158,20 @@ def test_subclass(device):
     deep_gemm.fp8_gemm_nt(*p.operands(), want)
     deep_gemm.fp8_gemm_nt((p.a.as_subclass(Subclass), p.scale_a), (p.b, p.scale_b.as_subclass(Subclass)), d)
     assert torch.equal(d, want)
-    with pytest.raises(TypeError, match="b is of type list, expected a torch tensor"):
+    with pytest.raises(TypeError, match="^fp8_gemm_nt: b is of type list, expected a tensor"):
         deep_gemm.fp8_gemm_nt((p.a.as_subclass(Subclass), p.scale_a), ([[1.0]], p.scale_b), d)
     with pytest.raises(ValueError, match="a is torch.float32, expected an FP8 type"):
         deep_gemm.fp8_gemm_nt((p.a.float().as_subclass(Subclass), p.scale_a), (p.b, p.scale_b), d)
+    a = p.a.as_subclass(Subclass)
+    for operand, out, error, text in [
+        ((a, p.scale_a, p.scale_a), d, TypeError, "a is not a tensor and not a pair"),
+        ((a, 1.0), d, TypeError, "scale_a is of type float"),
+        ((a, p.scale_a), None, TypeError, "d is of type NoneType"),
+        ((a, p.scale_a.double()), d, ValueError, "scale_a is torch.float64, expected f32"),
+        ((a, p.scale_a), d.bool(), ValueError, "d is torch.bool, expected bf16 or f32"),
+    ]:
+        with pytest.raises(error, match=f"^fp8_gemm_nt: {text}"):
+            deep_gemm.fp8_gemm_nt(operand, (p.b, p.scale_b), out)
 
 
 def test_stream_and_dtype_of_a_subclass(monkeypatch):
