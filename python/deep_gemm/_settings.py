@@ -83,6 +83,6 @@ def get_m_alignment_for_contiguous_layout() -> int:
     return _mk_alignment
 
 
-def get_theoretical_mk_alignment_for_contiguous_layout(expected_m: int | None = None) -> int:
-    """The alignment that any product of the contiguous layout takes: 128, whatever rows a group is expected to have."""
+def get_theoretical_mk_alignment_for_contiguous_layout(expected_m: int | None = None, num_groups: int | None = None) -> int:
+    """The alignment that any product of the contiguous layout takes: 128, whatever groups and rows of them are expected."""
     return _TILE_ROWS

@@ -214,7 +214,8 @@ def test_wrong_inputs(device):
     for alignment in (0, 128.0):
         with pytest.raises(ValueError, match=f"^set_mk_alignment_for_contiguous_layout: alignment is {alignment}"):
             deep_gemm.set_mk_alignment_for_contiguous_layout(alignment)
-    assert deep_gemm.get_theoretical_mk_alignment_for_contiguous_layout(expected_m=7) == 128
+    for expected in ({}, {"expected_m": 7}, {"expected_m": 256, "num_groups": 128}):
+        assert deep_gemm.get_theoretical_mk_alignment_for_contiguous_layout(**expected) == 128
 
 
 def test_operator(device):
