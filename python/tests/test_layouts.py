@@ -165,8 +165,8 @@ def test_mn_major(device, mn, groups):
     assert deep_gemm.get_tma_aligned_size(3, 16) == 3
     with pytest.raises(ValueError, match="element_size is 3"):
         deep_gemm.get_tma_aligned_size(8, 3)
-    for bad, error in [(x.double(), TypeError), ([1.0], TypeError), (x.reshape(-1), ValueError)]:
-        with pytest.raises(error):
+    for bad, error, text in [(x.double(), ValueError, "x is torch.float64"), ([1.0], TypeError, "x is of type list"), (x.reshape(-1), ValueError, "x is ")]:
+        with pytest.raises(error, match=f"^get_mn_major_tma_aligned_tensor: {text}"):
             get_mn_major_tma_aligned_tensor(bad)
 
 
@@ -183,9 +183,21 @@ def test_transform_sf(device):
         both = transform_sf_into_required_layout(rows, 70, 300, (1, 1, 128), is_sfa=is_sfa)
         assert torch.equal(both, rows) and both.stride() == (1, 72)
     assert transform_sf_into_required_layout(blocks, 200, 300, (128, 128)) is blocks
+    # Without is_sfa the shape says whose they are; one row has one shape either way.
+    assert transform_sf_into_required_layout(rows, 70, 300, (1, 128, 128)).stride() == (1, 72)
+    assert transform_sf_into_required_layout(blocks, 200, 300, (1, 128, 128)) is blocks
+    assert transform_sf_into_required_layout(blocks[None], 200, 300, [1, 128, 128], 1).shape == (1, 2, 3)
+    assert transform_sf_into_required_layout(rows[:1], 1, 300, (1, 128, 128)).stride() == (1, 4)
+    with pytest.raises(ValueError, match=r"sf is \[2, 3\], expected \[70, 3\] or \[1, 3\] for mn = 70"):
+        transform_sf_into_required_layout(blocks, 70, 300, (1, 128, 128))
     grouped = torch.randn(4, 70, 3).to(device)
     assert transform_sf_into_required_layout(grouped, 70, 300, (1, 128, 128), 4, True).stride() == (216, 1, 72)
-    for arguments in [(rows, 71, 300, (1, 128)), (rows, 70, 300, (1, 64)), (rows, 70, 300, (2, 128)), (rows, 70, 300, (1,)), (rows, 70, 300, (1, 128), 1)]:
+    for bad in (blocks.double(), rows.double()):
+        with pytest.raises(ValueError, match="^transform_sf_into_required_layout: sf is torch.float64, expected torch.float32"):
+            transform_sf_into_required_layout(bad, 200 if len(bad) == 2 else 70, 300, (1, 128, 128), None, len(bad) == 70)
+    with pytest.raises(TypeError, match="^transform_sf_into_required_layout: sf is of type ndarray"):
+        transform_sf_into_required_layout(blocks.cpu().numpy(), 200, 300, (1, 128, 128), None, False)
+    for arguments in [(blocks, 70, 300, (1, 128, 128), None, False), (rows, 70, 300, None), (rows, 70, 300, 3), (rows, 71, 300, (1, 128)), (rows, 70, 300, (1, 64)), (rows, 70, 300, (2, 128)), (rows, 70, 300, (1,)), (rows, 70, 300, (1, 128), 1)]:
         with pytest.raises(ValueError, match="^transform_sf_into_required_layout: "):
             transform_sf_into_required_layout(*arguments)
 

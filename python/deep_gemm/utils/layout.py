@@ -35,16 +35,21 @@ def get_tma_aligned_size(x: int, element_size: int) -> int:
     return align(x, _TMA_ALIGNMENT_BYTES // element_size)
 
 
+def _check_scales(function: str, name: str, x: Tensor) -> None:
+    torch = _torch.torch
+    if torch is None or not isinstance(x, torch.Tensor):
+        raise TypeError(f"{function}: {name} is of type {type(x).__name__}, expected a float32 torch tensor")
+    if x.dtype != torch.float32:
+        raise ValueError(f"{function}: {name} is {x.dtype}, expected torch.float32")
+
+
 def get_mn_major_tma_aligned_tensor(x: Tensor) -> Tensor:
     """The FP32 torch tensor ``x``, ``[mn, k]`` or ``[groups, mn, k]`` in any layout, with strides ``[1, pitch]``.
 
     The pitch is mn rounded up to 4, a group takes pitch * k elements; what lies between mn and the pitch is unspecified. A tensor
-    that has this layout comes back as it is. Raises TypeError for what is no FP32 torch tensor, ValueError for other ranks.
+    that has this layout comes back as it is. Raises TypeError for what is no torch tensor, ValueError for other dtypes and ranks.
     """
-    torch = _torch.torch
-    if torch is None or not isinstance(x, torch.Tensor) or x.dtype != torch.float32:
-        given = getattr(x, "dtype", type(x).__name__)
-        raise TypeError(f"get_mn_major_tma_aligned_tensor: x is {given}, expected a float32 torch tensor")
+    _check_scales("get_mn_major_tma_aligned_tensor", "x", x)
     if x.dim() not in (2, 3):
         raise ValueError(f"get_mn_major_tma_aligned_tensor: x is {list(x.shape)}, expected 2 or 3 dimensions")
     mn, k = x.shape[-2:]
@@ -52,7 +57,7 @@ def get_mn_major_tma_aligned_tensor(x: Tensor) -> Tensor:
     strides = (pitch * k, 1, pitch)[3 - x.dim() :]
     if x.stride() == strides and x.storage_offset() % 4 == 0:
         return x
-    return torch.empty_strided(x.shape, strides, dtype=x.dtype, device=x.device).copy_(x)
+    return _torch.torch.empty_strided(x.shape, strides, dtype=x.dtype, device=x.device).copy_(x)
 
 
 def get_col_major_tma_aligned_tensor(x: Tensor) -> Tensor:
@@ -74,23 +79,25 @@ def transform_sf_into_required_layout(
 
     Args:
         sf: FP32 torch tensor, ``[ceil(mn / r), ceil(k / 128)]``, before it ``num_groups`` where given. ``r`` is 1 or 128.
-        recipe: ``(r_a, r_b, 128)``, that is ``(1, 128, 128)`` or ``(1, 1, 128)``, of which ``is_sfa`` picks one (True, the
-            default: r_a), or ``(r, 128)``.
+        recipe: ``(r_a, r_b, 128)``, that is ``(1, 128, 128)`` or ``(1, 1, 128)``, of which ``is_sfa`` picks one (True: r_a), or
+            ``(r, 128)``. Without ``is_sfa`` the shape picks, r_a where both fit (mn is 1 then).
         disable_ue8m0_cast, psum_layout: accepted, without effect on Hopper.
 
     Returns scales for single rows as :func:`get_mn_major_tma_aligned_tensor` gives them, others as they are. Raises ValueError
-    where the shape is not the recipe's.
+    where the dtype is another or the shape is not the recipe's, TypeError for what is no torch tensor.
     """
-    if len(recipe) not in (2, 3):
-        raise ValueError(f"transform_sf_into_required_layout: recipe is {tuple(recipe)}, expected 2 or 3 numbers")
-    rows = recipe[0] if len(recipe) == 2 or is_sfa is None or is_sfa else recipe[1]
-    if rows not in (1, 128) or recipe[-1] != 128:
-        raise ValueError(f"transform_sf_into_required_layout: recipe is {tuple(recipe)}, expected 1 or 128 rows by 128 of k a scale")
-    expected = [ceil_div(mn, rows), ceil_div(k, 128)]
-    if num_groups is not None:
-        expected.insert(0, num_groups)
-    if list(sf.shape) != expected:
-        raise ValueError(
-            f"transform_sf_into_required_layout: sf is {list(sf.shape)}, expected {expected} for mn = {mn}, k = {k}, recipe {tuple(recipe)}"
-        )
-    return get_mn_major_tma_aligned_tensor(sf) if rows == 1 else sf
+    function = "transform_sf_into_required_layout"
+    _check_scales(function, "sf", sf)
+    if not isinstance(recipe, (tuple, list)) or len(recipe) not in (2, 3):
+        raise ValueError(f"{function}: recipe is {recipe!r}, expected 2 or 3 numbers")
+    a, b = recipe[0], recipe[-2]  # the same one where there are two numbers
+    choices = (a, b) if is_sfa is None else (a,) if is_sfa else (b,)
+    if any(rows not in (1, 128) for rows in choices) or recipe[-1] != 128:
+        raise ValueError(f"{function}: recipe is {tuple(recipe)}, expected 1 or 128 rows by 128 of k a scale")
+    groups = [] if num_groups is None else [num_groups]
+    shapes = {rows: [*groups, ceil_div(mn, rows), ceil_div(k, 128)] for rows in choices}
+    for rows, shape in shapes.items():
+        if list(sf.shape) == shape:
+            return get_mn_major_tma_aligned_tensor(sf) if rows == 1 else sf
+    expected = " or ".join(map(str, shapes.values()))
+    raise ValueError(f"{function}: sf is {list(sf.shape)}, expected {expected} for mn = {mn}, k = {k}, recipe {tuple(recipe)}")
