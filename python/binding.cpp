@@ -327,7 +327,8 @@ DirectFunction& direct_masked = *new DirectFunction;
 
 PyObject* call_gemm(PyObject*, PyObject* const* given, Py_ssize_t count, PyObject* keywords) {
   return direct_gemm.call(given, count, keywords, [](const DirectArguments& of) {
-    return gemm(of[0], of[1], of[2], of[3], of[4], of[5], of[6], of[9], of[10]);
+    if (!of[9].is_none()) return false;
+    return gemm(of[0], of[1], of[2], of[3], of[4], of[5], of[6], of[10], of[11]);
   });
 }
 

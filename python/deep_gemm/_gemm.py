@@ -23,6 +23,7 @@ def fp8_gemm_nt(
     recipe_b: tuple[int, int] | None = None,
     compiled_dims: str = "nk",
     disable_ue8m0_cast: bool = False,
+    alpha: None = None,
     *,
     dtype: str | None = None,
     stream: int | None = None,
@@ -40,6 +41,7 @@ def fp8_gemm_nt(
         recipe: rows of a, rows of b and columns that share a scale: ``(1, 128, 128)``, which is the default, or ``(1, 1, 128)``.
         recipe_a, recipe_b: the same for each operand: ``(1, 128)``, and ``(128, 128)`` or ``(1, 128)``.
         compiled_dims, disable_ue8m0_cast: accepted, without effect.
+        alpha: None: a factor is Blackwell's, and DeepGEMM refuses it on Hopper too.
         dtype: what uint8 operands of libraries without FP8 hold: ``"e4m3"`` or ``"e5m2"``. Their uint16 tensors are BF16.
         stream: address of a CUDA stream; by default the current one of torch or CuPy.
 
@@ -51,6 +53,8 @@ def fp8_gemm_nt(
         TypeError: an argument is no tensor.
         RuntimeError: the machine lacks something (driver, GPU, NVRTC), or a kernel did not compile.
     """
+    if alpha is not None:
+        raise ValueError(f"fp8_gemm_nt: alpha is {alpha!r}, expected None: Hopper's products have no factor")
     if is_compiling() or not _C.fp8_gemm_nt(a, b, d, c, recipe, recipe_a, recipe_b, dtype, stream):
         _torch.gemm(a, b, d, c, (recipe, recipe_a, recipe_b), dtype, stream)
 
@@ -82,6 +86,7 @@ def _as_views(name: str, doc: str, a_shape: str | None = None, b_shape: str | No
         recipe_b: tuple[int, int] | None = None,
         compiled_dims: str = "nk",
         disable_ue8m0_cast: bool = False,
+        alpha: None = None,
         *,
         dtype: str | None = None,
         stream: int | None = None,
@@ -90,7 +95,7 @@ def _as_views(name: str, doc: str, a_shape: str | None = None, b_shape: str | No
             a = _transposed(name, "a", a, a_shape)
         if b_shape:
             b = _transposed(name, "b", b, b_shape)
-        fp8_gemm_nt(a, b, d, c, recipe, recipe_a, recipe_b, dtype=dtype, stream=stream)
+        fp8_gemm_nt(a, b, d, c, recipe, recipe_a, recipe_b, alpha=alpha, dtype=dtype, stream=stream)
 
     product.__name__ = product.__qualname__ = name
     product.__doc__ = doc

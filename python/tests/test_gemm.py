@@ -90,17 +90,17 @@ def test_1d1d(device, shape, recipes):
 
 
 def test_every_argument_by_position_and_by_name(device):
-    names = ["a", "b", "d", "c", "recipe", "recipe_a", "recipe_b", "compiled_dims", "disable_ue8m0_cast"]
+    names = ["a", "b", "d", "c", "recipe", "recipe_a", "recipe_b", "compiled_dims", "disable_ue8m0_cast", "alpha"]
     p = Product(32, 128, 256, device)
     a, b = p.operands()
     want = p.out()
     deep_gemm.fp8_gemm_nt(a, b, want)
     for name in ("fp8_gemm_nt", "fp8_fp4_gemm_nt"):
         function = getattr(deep_gemm, name)
-        assert list(inspect.signature(function).parameters)[:9] == names
+        assert list(inspect.signature(function).parameters)[:10] == names
         for recipes in RECIPES[128]:
             d = p.out()
-            values = [a, b, d, None, *recipes, "mnk", True]
+            values = [a, b, d, None, *recipes, "mnk", True, None]
             function(*values)
             assert torch.equal(d, want)
             d.fill_(float("nan"))
@@ -121,7 +121,7 @@ def test_other_layouts_as_views(device, layout, prefix):
     second = flip(b) if layout[1] == "n" else b
     function(first, second, d)
     assert torch.equal(d, want)
-    function(a=first, b=second, d=d.zero_(), c=None, recipe=(1, 128, 128), recipe_a=None, recipe_b=None, compiled_dims="nk", disable_ue8m0_cast=False)
+    function(a=first, b=second, d=d.zero_(), c=None, recipe=(1, 128, 128), recipe_a=None, recipe_b=None, compiled_dims="nk", disable_ue8m0_cast=False, alpha=None)
     assert torch.equal(d, want)
     wrong = [(o[0].contiguous(), o[1]) for o in (first, second)]
     with pytest.raises(ValueError, match=f"^{prefix.replace('fp8_fp4', 'fp8')}{layout}: [ab] is .*stride 1 along its first dimension"):
@@ -278,6 +278,7 @@ def wrong_inputs(p):
     yield bad(recipe=(1, "a", 128)), ValueError, "recipe is"
     yield bad(recipe_a=(1, 64)), ValueError, "recipe_a is"
     yield bad(recipe_b=(1, 64)), ValueError, "recipe_b is"
+    yield bad(alpha=1.0), ValueError, "alpha is 1.0, expected None"
     if p.device == "cuda":
         yield bad(d=d.cpu()), ValueError, "a lies on cuda:0, expected cpu"
         yield bad(a=(a, sa.cpu())), ValueError, "scale_a lies on cpu, expected cuda:0"
@@ -301,7 +302,7 @@ def test_wrong_inputs_write_nothing(device):
         ((p.a, p.b), {"c": None}, "missing 1 required positional argument: 'd'"),
         ((p.a, p.b, p.out()), {"bias": None}, "unexpected keyword argument 'bias'"),
         ((p.a, p.b, p.out()), {"a": p.a}, "multiple values for argument 'a'"),
-        ((p.a, p.b, p.out(), *[None] * 7), {}, "takes from 3 to 9 positional arguments but 10"),
+        ((p.a, p.b, p.out(), *[None] * 8), {}, "takes from 3 to 10 positional arguments but 11"),
     ]:
         with pytest.raises(TypeError, match=text):
             deep_gemm.fp8_gemm_nt(*given, **named)
