@@ -18,10 +18,12 @@ from ._gemm import (
     fp8_gemm_tn,
     fp8_gemm_tt,
     gemm_fp8_fp8_bf16_nt,
+    wgrad_gemm_fp8_fp8_fp32_nt,
 )
 from ._grouped import (
     fp8_m_grouped_gemm_nt_masked,
     k_grouped_fp8_gemm_nt_contiguous,
+    k_grouped_wgrad_gemm_fp8_fp8_fp32_nt,
     m_grouped_fp8_fp4_gemm_nn_contiguous,
     m_grouped_fp8_fp4_gemm_nt_contiguous,
     m_grouped_fp8_fp4_gemm_nt_masked,
@@ -94,6 +96,7 @@ __all__ = [
     "get_theoretical_mk_alignment_for_contiguous_layout",
     "get_tma_aligned_size",
     "k_grouped_fp8_gemm_nt_contiguous",
+    "k_grouped_wgrad_gemm_fp8_fp8_fp32_nt",
     "m_grouped_fp8_fp4_gemm_nn_contiguous",
     "m_grouped_fp8_fp4_gemm_nt_contiguous",
     "m_grouped_fp8_fp4_gemm_nt_masked",
@@ -114,4 +117,5 @@ __all__ = [
     "transform_sf_into_required_layout",
     "utils",
     "warmup",
+    "wgrad_gemm_fp8_fp8_fp32_nt",
 ]

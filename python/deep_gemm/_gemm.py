@@ -151,3 +151,20 @@ def gemm_fp8_fp8_bf16_nt(lhs: Operand, rhs: Operand, out: Tensor | None = None) 
         out = made("gemm_fp8_fp8_bf16_nt", lhs, rhs)
     fp8_gemm_nt(lhs, rhs, out)
     return out
+
+
+def wgrad_gemm_fp8_fp8_fp32_nt(lhs: Operand, rhs: Operand, out: Tensor) -> None:
+    """``out += lhs @ rhs.T`` under the name and order of DeepGEMM 1.x: :func:`fp8_gemm_nt` with recipe ``(1, 1, 128)``, out as ``c``.
+
+    Data is ``[m, k]`` and ``[n, k]``, scales ``[m, ceil(k / 128)]`` and ``[n, ceil(k / 128)]``, or the same transposed. ``out`` is
+    FP32, ``[m, n]``.
+    """
+
+    def turned(name: str, operand: Operand) -> Operand:
+        data, scales = pair("wgrad_gemm_fp8_fp8_fp32_nt", name, operand)
+        # Where both are possible they are not transposed, which is what 1.x documents.
+        if scales is None or len(scales.shape) != 2 or scales.shape[0] == data.shape[0]:
+            return data, scales
+        return data, scales.T
+
+    fp8_gemm_nt(turned("lhs", lhs), turned("rhs", rhs), out, out, (1, 1, 128))

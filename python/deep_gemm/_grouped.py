@@ -235,6 +235,18 @@ def m_grouped_gemm_fp8_fp8_bf16_nt_contiguous(
     return out
 
 
+def k_grouped_wgrad_gemm_fp8_fp8_fp32_nt(lhs: Operand, rhs: Operand, out: Tensor, batch_sizes: Sequence[int]) -> None:
+    """``out[g] += lhs_g @ rhs_g.T`` under the name and order of DeepGEMM 1.x: :func:`k_grouped_fp8_gemm_nt_contiguous`, one launch.
+
+    Data is flat, ``[m * sum(batch_sizes)]`` and n for m, scales ``[sum of k_g / 128, m]`` and n for m: transposed. Each of
+    ``batch_sizes``, the groups' k, is a multiple of 128. ``out`` is FP32, ``[groups, m, n]``.
+    """
+    name = "k_grouped_wgrad_gemm_fp8_fp8_fp32_nt"
+    (a, scale_a), (b, scale_b) = pair(name, "lhs", lhs), pair(name, "rhs", rhs)
+    turned = [None if scales is None else scales.T for scales in (scale_a, scale_b)]
+    k_grouped_fp8_gemm_nt_contiguous((a, turned[0]), (b, turned[1]), out, integers(name, "batch_sizes", batch_sizes))
+
+
 def m_grouped_gemm_fp8_fp8_bf16_nt_masked(
     lhs: Operand, rhs: Operand, out: Tensor | None, masked_m: Tensor, expected_m: int
 ) -> Tensor:

@@ -334,6 +334,33 @@ def test_k_grouped_from_casts(device):
         assert deep_gemm.calc_diff(d[g], want) < 1e-3 and (k > 0 or bool((d[g] == 0).all()))
 
 
+def test_weight_gradients_by_their_old_names(device):
+    """1.x: results are added to out, scales may lie transposed, those of groups do."""
+    p = Product(70, 136, 300, device, rows_b=1)
+    (a, scale_a), (b, scale_b) = p.operands()
+    c = torch.randn(70, 136).to(device)
+    for turn in (lambda scale: scale, lambda scale: scale.T.contiguous()):
+        out = c.clone()
+        assert deep_gemm.wgrad_gemm_fp8_fp8_fp32_nt((a, turn(scale_a)), (b, turn(scale_b)), out) is None
+        assert p.wrong(out, c) == 0
+    square = Product(3, 136, 300, device, rows_b=1)
+    deep_gemm.wgrad_gemm_fp8_fp8_fp32_nt(lhs=square.operands()[0], rhs=square.operands()[1], out=out.zero_()[:3])
+    assert square.wrong(out[:3]) == 0
+    w = WeightGradients(device, KS)
+    (a, scale_a), (b, scale_b) = w.flat()
+    c = w.c()
+    out = c.clone()
+    lhs, rhs = (a, scale_a.T.contiguous()), (b, scale_b.T.contiguous())
+    assert deep_gemm.k_grouped_wgrad_gemm_fp8_fp8_fp32_nt(lhs=lhs, rhs=rhs, out=out, batch_sizes=KS) is None
+    assert w.wrong(out, c) == 0
+    with pytest.raises(ValueError, match=r"^k_grouped_wgrad_gemm_fp8_fp8_fp32_nt: batch_sizes\[0\] is 1.5"):
+        deep_gemm.k_grouped_wgrad_gemm_fp8_fp8_fp32_nt(lhs, rhs, out, [1.5])
+    for bad, error, text in [((a, 1.0), TypeError, "scale_lhs is of type float"), (None, TypeError, "lhs is of type NoneType")]:
+        for function in (deep_gemm.wgrad_gemm_fp8_fp8_fp32_nt, lambda *given: deep_gemm.k_grouped_wgrad_gemm_fp8_fp8_fp32_nt(*given, KS)):
+            with pytest.raises(error, match=f"wgrad_gemm_fp8_fp8_fp32_nt: {text}"):
+                function(bad, rhs, out)
+
+
 def test_k_grouped_wrong_inputs(device):
     w = WeightGradients(device, KS)
     a, b = w.flat()
