@@ -28,7 +28,7 @@ def _not_compiling() -> bool:
 is_compiling: Callable[[], bool] = _not_compiling
 
 if torch is not None:
-    # Quicker to ask than is_compiling; whoever traces without Dynamo passes subclasses of torch.Tensor.
+    # Quicker to ask than is_compiling; who traces without Dynamo passes fake tensors, which are subclasses of torch.Tensor.
     is_compiling = torch.compiler.is_dynamo_compiling
     _C.register_torch(torch.Tensor, (torch.Tensor, torch.nn.Parameter))
     _NAMES = {
