@@ -238,11 +238,7 @@ struct KernelStore::Impl {
   // What the threads of one process share. A forked child starts with a new one: in its parent's, a lock may be held and a
   // kernel in the making by threads that the child does not have.
   struct State {
-    explicit State(bool lost) : compiler_is_lost(lost) {}
-
     const unsigned made_after = forks();
-    const bool compiler_is_lost;     // forked while a thread was in the compiler, whose own locks may be held
-    std::atomic<int> compiling = 0;  // threads in the compiler
 
     std::mutex mutex;                                          // of the members below
     std::unique_ptr<Compiler> compiler_or_null;                // opened on the first miss
@@ -254,7 +250,7 @@ struct KernelStore::Impl {
   std::vector<fs::path> directories;
   CompilerChoice choice;
   Log sink;
-  std::atomic<State*> current = new State(false);
+  std::atomic<State*> current = new State;
 
   Impl() = default;
   Impl(const Impl&) = delete;
@@ -267,7 +263,7 @@ struct KernelStore::Impl {
   State& state() {
     State* seen = current.load();
     while (seen->made_after != forks()) {
-      auto fresh = std::make_unique<State>(seen->compiler_is_lost || seen->compiling != 0);
+      auto fresh = std::make_unique<State>();
       if (current.compare_exchange_strong(seen, fresh.get())) return *fresh.release();
     }
     return *seen;
@@ -284,6 +280,19 @@ struct KernelStore::Impl {
       if (std::exchange(s.warned, true)) return;
     }
     log(LogLevel::warning, text);
+  }
+
+  // `use(compiler)`: opening the compiler and working with it take locks that a child forked meanwhile never gets.
+  template <class Use>
+  auto with_compiler(const KernelSource& source, const Use& use) {
+    if (compiler_is_lost())
+      fail(ErrorCode::unavailable,
+           "kernel {}: it is not in the cache, and this process was forked while another thread was compiling, so that "
+           "the compiler does not work here: compile before the fork, or start processes afresh (in Python, "
+           "multiprocessing's \"spawn\")",
+           source.entry);
+    const CompilerUse in_use;
+    return use(compiler());
   }
 
   const Compiler& compiler() {
@@ -303,11 +312,11 @@ struct KernelStore::Impl {
   }
 
   // An entry of an old compiler is used only where the compiler at hand is no newer, or there is none.
-  bool is_outdated(const std::string& entry_compiler) {
+  bool is_outdated(const KernelSource& source, const std::string& entry_compiler) {
     const int version = cuda_version_of(entry_compiler);
     if (version >= kGoodCudaVersion) return false;
     try {
-      return cuda_version_of(compiler().name()) > version;
+      return with_compiler(source, [&](const Compiler& c) { return cuda_version_of(c.name()) > version; });
     } catch (const Error&) {
       return false;
     }
@@ -332,7 +341,7 @@ struct KernelStore::Impl {
         continue;
       }
       const int version = cuda_version_of(entry->binary.compiler);
-      if ((max_cuda_version != 0 && version > max_cuda_version) || is_outdated(entry->binary.compiler)) {
+      if ((max_cuda_version != 0 && version > max_cuda_version) || is_outdated(source, entry->binary.compiler)) {
         if (last)
           log(LogLevel::info, fmt::format("kernel {}: the entry of {} in {} is not for this machine: rebuilding",
                                           source.entry, entry->binary.compiler, path.string()));
@@ -352,17 +361,7 @@ struct KernelStore::Impl {
   }
 
   Binary build(const KernelSource& source) {
-    State& s = state();
-    if (s.compiler_is_lost)
-      fail(ErrorCode::unavailable,
-           "kernel {}: it is not in the cache, and this process was forked while another thread was compiling, so that "
-           "the compiler does not work here: compile before the fork, or start processes afresh (in Python, "
-           "multiprocessing's \"spawn\")",
-           source.entry);
-    s.compiling += 1;
-    const auto done = [](std::atomic<int>* compiling) { *compiling -= 1; };
-    const std::unique_ptr<std::atomic<int>, decltype(done)> busy(&s.compiling, done);
-    Binary binary = compiler().compile(source);
+    Binary binary = with_compiler(source, [&](const Compiler& c) { return c.compile(source); });
     const bool debug = env_flag("DG_JIT_DEBUG");
     if (debug || env_flag("DG_JIT_PRINT_COMPILER_COMMAND"))
       log(LogLevel::info, fmt::format("kernel {}: {}", source.entry, binary.command));

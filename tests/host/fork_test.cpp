@@ -69,6 +69,58 @@ TEST_F(Fork, WhileAThreadCompiles) {
   EXPECT_EQ(nvcc_.runs(), 2);
 }
 
+// The compiler's locks are the process's, not those of the store that compiled.
+TEST_F(Fork, WhileAThreadCompilesForAnotherStore) {
+  const auto other = store({"other"});
+  nvcc_.set_delay("1");
+  std::thread compiling([&] { store()->get(kSource); });
+  wait_for_runs(1);
+  const auto refused = [&] {
+    try {
+      other->get(kSource);
+      return false;
+    } catch (const Error& e) {
+      return e.code() == ErrorCode::unavailable &&
+             std::string(e.what()).find("forked while another thread was compiling") != std::string::npos;
+    }
+  };
+  EXPECT_EQ(in_child(
+                [&] {
+                  if (!refused()) return 1;
+                  return in_child([&] { return refused() ? 0 : 2; }, kSeconds);  // and so it is in its own children
+                },
+                kSeconds),
+            0);
+  compiling.join();
+  EXPECT_FALSE(other->get(kSource).cached);
+  EXPECT_EQ(in_child([&] { return other->get({"later", "// later\n"}).cached ? 1 : 0; }, kSeconds), 0);
+}
+
+// To see whether an old entry is to be built again, the compiler is opened, which takes its locks and the loader's.
+TEST_F(Fork, WhileAThreadOpensTheCompiler) {
+  nvcc_.set_version("12.4");
+  store()->get(kSource);
+  const fs::path slow = directory("slow"), opened = directory("opened");
+  write_text(slow, "#!/bin/sh\ntouch " + opened.string() + "\nsleep 1\nexec " + nvcc_.path().string() + " \"$@\"\n");
+  chmod(slow.c_str(), 0755);
+  const ScopedEnv compiler("DG_JIT_NVCC_COMPILER", slow.c_str());
+  std::thread opening([&] { EXPECT_TRUE(store()->get(kSource).cached); });
+  while (!fs::exists(opened)) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  EXPECT_EQ(in_child(
+                [&] {
+                  if (!store()->get(kSource).cached) return 1;  // an old kernel is better than none
+                  try {
+                    store()->get({"unknown_kernel", "// unknown\n"});
+                    return 2;
+                  } catch (const Error& e) {
+                    return e.code() == ErrorCode::unavailable ? 0 : 3;
+                  }
+                },
+                kSeconds),
+            0);
+  opening.join();
+}
+
 // The child keeps the parent's lock file open, but not the lock.
 TEST_F(Fork, AChildThatLivesOnHoldsNoLock) {
   nvcc_.set_delay("0.3");
