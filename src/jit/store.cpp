@@ -2,7 +2,6 @@
 // together compile once. Nothing here fails because a disk is full, read-only or absent: the kernel is then built in memory.
 #include <fcntl.h>
 #include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -26,6 +25,7 @@
 #include "jit/compiler.h"
 #include "jit/entry.h"
 #include "jit/env.h"
+#include "jit/files.h"
 #include "jit/process.h"
 #include "jit/sha256.h"
 #include "text.h"
@@ -38,145 +38,10 @@ namespace {
 constexpr int kGoodCudaVersion = 12090;
 // A holder that takes longer than this hangs; a kernel takes well under a second with NVRTC, seconds with nvcc.
 constexpr std::chrono::seconds kLockTimeout{120};
-constexpr std::string_view kBadMark = ".bad-", kTemporaryMark = ".tmp-", kLockDirectory = "locks";
+constexpr std::string_view kBadMark = ".bad-", kLockDirectory = "locks";
 constexpr std::string_view kSourceSuffix = ".cu", kPtxSuffix = ".ptx", kSassSuffix = ".sass";
 constexpr std::string_view kSuffixes[] = {kEntrySuffix, kSourceSuffix, kPtxSuffix, kSassSuffix};
 constexpr std::size_t kKeyDigits = 32;
-// A kernel takes some 100 KiB; what is larger than this is none, and is not read into memory.
-constexpr off_t kMaxEntryBytes = 64 << 20;
-
-class FileDescriptor {
- public:
-  explicit FileDescriptor(int fd) : fd_(fd) {}
-  ~FileDescriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  FileDescriptor(const FileDescriptor&) = delete;
-  FileDescriptor& operator=(const FileDescriptor&) = delete;
-  explicit operator bool() const { return fd_ >= 0; }
-  int get() const { return fd_; }
-  int close() { return ::close(std::exchange(fd_, -1)); }
-
- private:
-  int fd_;
-};
-
-std::string unique_suffix() {
-  static std::atomic<unsigned> counter = 0;
-  return fmt::format("{}-{}", getpid(), counter++);
-}
-
-// The file's bytes; empty where it is not there, cannot be read or is no entry by its kind or size. O_NONBLOCK: a pipe
-// is not waited for.
-std::optional<std::string> read_file(const fs::path& path) {
-  const FileDescriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  struct stat info;
-  if (!file || fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode) || info.st_size > kMaxEntryBytes)
-    return std::nullopt;
-  std::string text(static_cast<std::size_t>(info.st_size), '\0');
-  std::size_t filled = 0;
-  while (filled < text.size()) {
-    const ssize_t bytes = read(file.get(), text.data() + filled, text.size() - filled);
-    if (bytes < 0 && errno == EINTR) continue;
-    if (bytes <= 0) break;
-    filled += static_cast<std::size_t>(bytes);
-  }
-  text.resize(filled);
-  return text;
-}
-
-// Puts `text` at `path` whole or not at all. Returns 0, or an errno with nothing left behind.
-int publish(const fs::path& path, std::string_view text) {
-  const fs::path temporary = path.string() + std::string(kTemporaryMark) + unique_suffix();
-  FileDescriptor file(open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
-  if (!file) return errno;
-  int error = 0;
-  while (!text.empty() && error == 0) {
-    const ssize_t bytes = write(file.get(), text.data(), text.size());
-    if (bytes >= 0)
-      text.remove_prefix(static_cast<std::size_t>(bytes));
-    else if (errno != EINTR)
-      error = errno;
-  }
-  if (error == 0 && fsync(file.get()) != 0) error = errno;
-  if (file.close() != 0 && error == 0) error = errno;
-  if (error == 0 && rename(temporary.c_str(), path.c_str()) != 0) error = errno;
-  if (error != 0) {
-    unlink(temporary.c_str());
-    return error;
-  }
-  // The name is in place; that it outlives a power cut is worth a try, not an error.
-  if (const FileDescriptor directory(open(path.parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)); directory)
-    fsync(directory.get());
-  return 0;
-}
-
-// mkdir -p with modes that leave others out. Returns 0 or an errno.
-int make_directories(const fs::path& path) {
-  if (mkdir(path.c_str(), 0755) == 0) return 0;
-  if (errno == ENOENT && path.has_parent_path() && path.parent_path() != path) {
-    if (const int error = make_directories(path.parent_path()); error != 0) return error;
-    if (mkdir(path.c_str(), 0755) == 0) return 0;
-  }
-  const int error = errno;
-  std::error_code ignored;
-  return error == EEXIST && fs::is_directory(path, ignored) ? 0 : error;
-}
-
-// An exclusive lock on one key of one directory. Threads have their own, so it keeps them apart as well.
-class KeyLock {
- public:
-  KeyLock(const fs::path& directory, const std::string& key) : path_(directory / kLockDirectory / key) {
-    if (error_ = make_directories(path_.parent_path()); error_ != 0) return;
-    const auto deadline = std::chrono::steady_clock::now() + kLockTimeout;
-    for (;;) {
-      fd_ = open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-      if (fd_ < 0) {
-        error_ = errno;
-        return;
-      }
-      for (auto pause = std::chrono::milliseconds(1); flock(fd_, LOCK_EX | LOCK_NB) != 0;
-           pause = std::min(2 * pause, std::chrono::milliseconds(20))) {
-        error_ = errno;
-        if ((error_ != EWOULDBLOCK && error_ != EINTR) || std::chrono::steady_clock::now() > deadline) {
-          ::close(std::exchange(fd_, -1));
-          return;
-        }
-        std::this_thread::sleep_for(pause);
-      }
-      error_ = 0;
-      // The holder before us removed the file when it was done: what we locked may have no name any more.
-      struct stat mine, named;
-      if (fstat(fd_, &mine) == 0 && stat(path_.c_str(), &named) == 0 && mine.st_ino == named.st_ino &&
-          mine.st_dev == named.st_dev)
-        return;
-      ::close(std::exchange(fd_, -1));
-    }
-  }
-  ~KeyLock() {
-    if (fd_ < 0) return;
-    unlink(path_.c_str());
-    // Not left to close(): a process that was forked meanwhile has the file open as well.
-    flock(fd_, LOCK_UN);
-    ::close(fd_);
-  }
-  KeyLock(const KeyLock&) = delete;
-  KeyLock& operator=(const KeyLock&) = delete;
-  int error() const { return error_; }  ///< why it is not locked; 0: it is
-
- private:
-  fs::path path_;
-  int fd_ = -1;
-  int error_ = 0;
-};
-
-// Nearest ancestor that exists is a directory we may write.
-bool can_be_written(fs::path path) {
-  std::error_code error;
-  path = fs::absolute(path, error);
-  while (!fs::exists(path, error) && path.has_parent_path() && path.parent_path() != path) path = path.parent_path();
-  return fs::is_directory(path, error) && access(path.c_str(), W_OK | X_OK) == 0;
-}
 
 // Whether a driver's error is about the binary itself. The texts of Error{cuda} have the driver's own names.
 bool is_about_the_binary(const Error& error) {
@@ -195,15 +60,6 @@ bool is_ours(std::string_view name) {
     return rest == suffix || (rest.starts_with(suffix) && (rest.substr(suffix.size()).starts_with(kBadMark) ||
                                                            rest.substr(suffix.size()).starts_with(kTemporaryMark)));
   });
-}
-
-std::vector<fs::path> files_in(const fs::path& directory) {
-  std::vector<fs::path> files;
-  std::error_code error;
-  for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error))
-    files.push_back(it->path());
-  std::sort(files.begin(), files.end());
-  return files;
 }
 
 }  // namespace
@@ -377,11 +233,11 @@ struct KernelStore::Impl {
   struct Place {
     Place(fs::path writable, const std::string& key) : directory(std::move(writable)) {
       if (!directory.empty()) error = make_directories(directory);
-      if (error == 0) error = lock.emplace(directory, key).error();
+      if (error == 0) error = lock.emplace(directory / kLockDirectory / key, kLockTimeout).error();
     }
     fs::path directory;
     int error = EROFS;  // why nothing can be written there
-    std::optional<KeyLock> lock;
+    std::optional<FileLock> lock;
   };
 
   Binary find_or_build(const std::string& key, const KernelSource& source, int max_cuda_version) {

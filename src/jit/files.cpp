@@ -1,0 +1,134 @@
+#include "jit/files.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <thread>
+
+#include <fmt/format.h>
+
+namespace deep_gemm::jit {
+namespace fs = std::filesystem;
+namespace {
+
+// A kernel takes some 100 KiB; what is larger than this is none, and is not read into memory.
+constexpr off_t kMaxFileBytes = 64 << 20;
+
+}  // namespace
+
+std::string unique_suffix() {
+  static std::atomic<unsigned> counter = 0;
+  return fmt::format("{}-{}", getpid(), counter++);
+}
+
+std::optional<std::string> read_file(const fs::path& path) {
+  // O_NONBLOCK: a pipe is not waited for.
+  const FileDescriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  struct stat info;
+  if (!file || fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode) || info.st_size > kMaxFileBytes)
+    return std::nullopt;
+  std::string text(static_cast<std::size_t>(info.st_size), '\0');
+  std::size_t filled = 0;
+  while (filled < text.size()) {
+    const ssize_t bytes = read(file.get(), text.data() + filled, text.size() - filled);
+    if (bytes < 0 && errno == EINTR) continue;
+    if (bytes <= 0) break;
+    filled += static_cast<std::size_t>(bytes);
+  }
+  text.resize(filled);
+  return text;
+}
+
+int publish(const fs::path& path, std::string_view text) {
+  const fs::path temporary = path.string() + std::string(kTemporaryMark) + unique_suffix();
+  FileDescriptor file(open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+  if (!file) return errno;
+  int error = 0;
+  while (!text.empty() && error == 0) {
+    const ssize_t bytes = write(file.get(), text.data(), text.size());
+    if (bytes >= 0)
+      text.remove_prefix(static_cast<std::size_t>(bytes));
+    else if (errno != EINTR)
+      error = errno;
+  }
+  if (error == 0 && fsync(file.get()) != 0) error = errno;
+  if (file.close() != 0 && error == 0) error = errno;
+  if (error == 0 && rename(temporary.c_str(), path.c_str()) != 0) error = errno;
+  if (error != 0) {
+    unlink(temporary.c_str());
+    return error;
+  }
+  // The name is in place; that it outlives a power cut is worth a try, not an error.
+  if (const FileDescriptor directory(open(path.parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)); directory)
+    fsync(directory.get());
+  return 0;
+}
+
+int make_directories(const fs::path& path) {
+  if (mkdir(path.c_str(), 0755) == 0) return 0;
+  if (errno == ENOENT && path.has_parent_path() && path.parent_path() != path) {
+    if (const int error = make_directories(path.parent_path()); error != 0) return error;
+    if (mkdir(path.c_str(), 0755) == 0) return 0;
+  }
+  const int error = errno;
+  std::error_code ignored;
+  return error == EEXIST && fs::is_directory(path, ignored) ? 0 : error;
+}
+
+bool can_be_written(fs::path path) {
+  std::error_code error;
+  path = fs::absolute(path, error);
+  while (!fs::exists(path, error) && path.has_parent_path() && path.parent_path() != path) path = path.parent_path();
+  return fs::is_directory(path, error) && access(path.c_str(), W_OK | X_OK) == 0;
+}
+
+std::vector<fs::path> files_in(const fs::path& directory) {
+  std::vector<fs::path> files;
+  std::error_code error;
+  for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error))
+    files.push_back(it->path());
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+FileLock::FileLock(fs::path path, std::chrono::milliseconds patience) : path_(std::move(path)) {
+  if (error_ = make_directories(path_.parent_path()); error_ != 0) return;
+  const auto deadline = std::chrono::steady_clock::now() + patience;
+  for (;;) {
+    fd_ = open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (fd_ < 0) {
+      error_ = errno;
+      return;
+    }
+    for (auto pause = std::chrono::milliseconds(1); flock(fd_, LOCK_EX | LOCK_NB) != 0;
+         pause = std::min(2 * pause, std::chrono::milliseconds(20))) {
+      error_ = errno;
+      if ((error_ != EWOULDBLOCK && error_ != EINTR) || std::chrono::steady_clock::now() > deadline) {
+        ::close(std::exchange(fd_, -1));
+        return;
+      }
+      std::this_thread::sleep_for(pause);
+    }
+    error_ = 0;
+    // The holder before us removed the file when it was done: what we locked may have no name any more.
+    struct stat mine, named;
+    if (fstat(fd_, &mine) == 0 && stat(path_.c_str(), &named) == 0 && mine.st_ino == named.st_ino &&
+        mine.st_dev == named.st_dev)
+      return;
+    ::close(std::exchange(fd_, -1));
+  }
+}
+
+FileLock::~FileLock() {
+  if (fd_ < 0) return;
+  unlink(path_.c_str());
+  // Not left to close(): a process that was forked meanwhile has the file open as well.
+  flock(fd_, LOCK_UN);
+  ::close(fd_);
+}
+
+}  // namespace deep_gemm::jit

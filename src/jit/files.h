@@ -1,0 +1,70 @@
+// What the disk cache asks of the file system. Errors are errnos: nothing here throws because of a disk.
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <unistd.h>
+
+namespace deep_gemm::jit {
+
+/// What `publish` writes before it is whole is called NAME.tmp-….
+constexpr std::string_view kTemporaryMark = ".tmp-";
+
+class FileDescriptor {
+ public:
+  explicit FileDescriptor(int fd) : fd_(fd) {}
+  ~FileDescriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  FileDescriptor(const FileDescriptor&) = delete;
+  FileDescriptor& operator=(const FileDescriptor&) = delete;
+  explicit operator bool() const { return fd_ >= 0; }
+  int get() const { return fd_; }
+  int close() { return ::close(std::exchange(fd_, -1)); }
+
+ private:
+  int fd_;
+};
+
+/// An end of a name that no other process and no other call has.
+std::string unique_suffix();
+
+/// The file's bytes; empty where it is not there, cannot be read or is no entry by its kind or size.
+std::optional<std::string> read_file(const std::filesystem::path& path);
+
+/// Puts `text` at `path` whole or not at all. Returns 0, or an errno with nothing left behind.
+int publish(const std::filesystem::path& path, std::string_view text);
+
+/// mkdir -p with modes that leave others out. Returns 0 or an errno.
+int make_directories(const std::filesystem::path& path);
+
+/// Whether the nearest ancestor that exists is a directory we may write.
+bool can_be_written(std::filesystem::path path);
+
+/// What lies in `directory`, sorted.
+std::vector<std::filesystem::path> files_in(const std::filesystem::path& directory);
+
+/// An exclusive lock on a file that is made for it and removed with it. Threads have their own, so it keeps them apart as
+/// well.
+class FileLock {
+ public:
+  /// Makes the file's directory too. Waits up to `patience` for another holder.
+  FileLock(std::filesystem::path path, std::chrono::milliseconds patience);
+  ~FileLock();
+  FileLock(const FileLock&) = delete;
+  FileLock& operator=(const FileLock&) = delete;
+  int error() const { return error_; }  ///< why it is not locked; 0: it is
+
+ private:
+  std::filesystem::path path_;
+  int fd_ = -1;
+  int error_ = 0;
+};
+
+}  // namespace deep_gemm::jit
