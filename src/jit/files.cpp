@@ -3,11 +3,13 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <thread>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -17,6 +19,42 @@ namespace {
 
 // A kernel takes some 100 KiB; what is larger than this is none, and is not read into memory.
 constexpr off_t kMaxFileBytes = 64 << 20;
+// How often others may undo what a step has just prepared before that is an error.
+constexpr int kAttempts = 100;
+
+class FileDescriptor {
+ public:
+  explicit FileDescriptor(int fd) : fd_(fd) {}
+  ~FileDescriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  FileDescriptor(const FileDescriptor&) = delete;
+  FileDescriptor& operator=(const FileDescriptor&) = delete;
+  explicit operator bool() const { return fd_ >= 0; }
+  int get() const { return fd_; }
+  int close() { return ::close(std::exchange(fd_, -1)); }
+
+ private:
+  int fd_;
+};
+
+// Opens the lock file, which is made where it is not there, with its directory. Returns -1 with errno.
+int open_lock(const fs::path& path) {
+  constexpr int kFlags = O_RDWR | O_CLOEXEC | O_NOFOLLOW;
+  if (const int fd = open(path.c_str(), kFlags); fd >= 0 || errno != ENOENT) return fd;
+  if (const int error = make_directories(path.parent_path()); error != 0) {
+    errno = error;
+    return -1;
+  }
+  return open(path.c_str(), kFlags | O_CREAT, 0644);
+}
+
+// Whether `fd` is what `path` names: what was opened may have been removed since, and the name be another file's.
+bool is_named(int fd, const fs::path& path) {
+  struct stat opened, named;
+  return fstat(fd, &opened) == 0 && lstat(path.c_str(), &named) == 0 && opened.st_ino == named.st_ino &&
+         opened.st_dev == named.st_dev;
+}
 
 }  // namespace
 
@@ -96,36 +134,34 @@ std::vector<fs::path> files_in(const fs::path& directory) {
 }
 
 FileLock::FileLock(fs::path path, std::chrono::milliseconds patience) : path_(std::move(path)) {
-  if (error_ = make_directories(path_.parent_path()); error_ != 0) return;
   const auto deadline = std::chrono::steady_clock::now() + patience;
-  for (;;) {
-    fd_ = open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  for (int attempt = 1;;) {
+    fd_ = open_lock(path_);
     if (fd_ < 0) {
       error_ = errno;
-      return;
+      // ENOENT: its directory was made, and removed by others before the file was.
+      if (error_ != ENOENT || attempt++ == kAttempts) return;
+      continue;
     }
     for (auto pause = std::chrono::milliseconds(1); flock(fd_, LOCK_EX | LOCK_NB) != 0;
          pause = std::min(2 * pause, std::chrono::milliseconds(20))) {
       error_ = errno;
-      if ((error_ != EWOULDBLOCK && error_ != EINTR) || std::chrono::steady_clock::now() > deadline) {
+      if ((error_ != EWOULDBLOCK && error_ != EINTR) || std::chrono::steady_clock::now() >= deadline) {
         ::close(std::exchange(fd_, -1));
         return;
       }
       std::this_thread::sleep_for(pause);
     }
     error_ = 0;
-    // The holder before us removed the file when it was done: what we locked may have no name any more.
-    struct stat mine, named;
-    if (fstat(fd_, &mine) == 0 && stat(path_.c_str(), &named) == 0 && mine.st_ino == named.st_ino &&
-        mine.st_dev == named.st_dev)
-      return;
+    // The holder before us removed the file when it was done.
+    if (is_named(fd_, path_)) return;
     ::close(std::exchange(fd_, -1));
   }
 }
 
 FileLock::~FileLock() {
   if (fd_ < 0) return;
-  unlink(path_.c_str());
+  if (is_named(fd_, path_)) unlink(path_.c_str());
   // Not left to close(): a process that was forked meanwhile has the file open as well.
   flock(fd_, LOCK_UN);
   ::close(fd_);

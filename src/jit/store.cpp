@@ -1,7 +1,5 @@
 // The disk cache. One file an entry, so that publishing is one rename; a lock file a key, so that processes that miss
 // together compile once. Nothing here fails because a disk is full, read-only or absent: the kernel is then built in memory.
-#include <fcntl.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -32,6 +30,7 @@
 
 namespace deep_gemm::jit {
 namespace fs = std::filesystem;
+using namespace std::chrono_literals;
 namespace {
 
 // From here on ptxas interleaves FFMA by itself; kernels of older ones are about 10 % slower.
@@ -52,9 +51,14 @@ bool is_about_the_binary(const Error& error) {
          });
 }
 
+bool starts_with_key(std::string_view name) {
+  return name.size() >= kKeyDigits &&
+         name.substr(0, kKeyDigits).find_first_not_of("0123456789abcdef") == std::string_view::npos;
+}
+
 // Whether this cache writes files of that name: KEY.SUFFIX, or such a one moved aside or half written.
 bool is_ours(std::string_view name) {
-  if (name.size() < kKeyDigits || name.find_first_not_of("0123456789abcdef") != kKeyDigits) return false;
+  if (!starts_with_key(name)) return false;
   const std::string_view rest = name.substr(kKeyDigits);
   return std::ranges::any_of(kSuffixes, [&](std::string_view suffix) {
     return rest == suffix || (rest.starts_with(suffix) && (rest.substr(suffix.size()).starts_with(kBadMark) ||
@@ -382,20 +386,33 @@ std::vector<CacheEntry> KernelStore::list() const {
 KernelStore::Removed KernelStore::remove_all() {
   Removed removed;
   for (const fs::path& directory : impl_->directories) {
+    const fs::path locks = directory / kLockDirectory;
+    bool any = false;
     for (const fs::path& path : files_in(directory)) {
+      const std::string name = path.filename();
+      if (!is_ours(name)) continue;
+      any = true;
+      std::optional<FileLock> lock;
+      if (name.find(kTemporaryMark) != std::string::npos) {
+        lock.emplace(locks / name.substr(0, kKeyDigits), 0ms);
+        if (lock->error() == EWOULDBLOCK) continue;  // it may be the holder's, who is writing it
+      }
       std::error_code error;
-      if (!is_ours(path.filename().string())) continue;
       const std::uintmax_t bytes = fs::file_size(path, error);
       if (error || unlink(path.c_str()) != 0) continue;
       removed.entries += path.extension() == kEntrySuffix;
       removed.bytes += bytes;
     }
-    // Lock files of processes that were killed; one that is held stays.
-    for (const fs::path& path : files_in(directory / kLockDirectory)) {
-      const FileDescriptor file(open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
-      if (file && flock(file.get(), LOCK_EX | LOCK_NB) == 0) unlink(path.c_str());
+    // Those of processes that were killed; one that is held stays.
+    for (const fs::path& path : files_in(locks)) {
+      std::error_code error;
+      const std::string name = path.filename();
+      if (!starts_with_key(name) || name.size() != kKeyDigits || !fs::is_regular_file(fs::symlink_status(path, error)))
+        continue;
+      any = true;
+      const FileLock lock(path, 0ms);  // removes it
     }
-    rmdir((directory / kLockDirectory).c_str());  // refused while a key is locked
+    if (any) rmdir(locks.c_str());  // refused while a key is locked
   }
   Impl::State& state = impl_->state();
   const std::scoped_lock lock(state.mutex);

@@ -11,6 +11,7 @@
 
 #include "cache_fixture.h"
 #include "jit/entry.h"
+#include "jit/files.h"
 #include "self_process.h"
 
 namespace deep_gemm::jit {
@@ -84,6 +85,55 @@ TEST_F(Cache, ListAndRemoveKnowOnlyOurFiles) {
   EXPECT_EQ(s->remove_all().entries, 0);
   EXPECT_FALSE(fs::exists(directory() / "locks"));
   EXPECT_FALSE(s->get(kSource).cached);
+}
+
+TEST_F(Cache, RemoveKeepsWhatOthersPutUnderLocks) {
+  const std::string key(32, 'a');
+  const std::vector<std::string> foreign{"notes", "x" + key.substr(1), key + "0", key.substr(1)};
+  for (const std::string& name : foreign) write_text(directory() / "locks" / name, "keep");
+  fs::create_directories(directory() / "locks" / std::string(32, 'b'));
+  fs::create_symlink("notes", directory() / "locks" / std::string(32, 'c'));
+  write_text(directory() / "locks" / key, "");
+  fs::create_directories(directory("other") / "locks");
+  store({"cache", "other"})->remove_all();
+  for (const std::string& name : foreign) EXPECT_EQ(read_text(directory() / "locks" / name), "keep") << name;
+  EXPECT_TRUE(fs::exists(directory() / "locks" / std::string(32, 'b')));
+  EXPECT_TRUE(fs::is_symlink(directory() / "locks" / std::string(32, 'c')));
+  EXPECT_FALSE(fs::exists(directory() / "locks" / key));
+  EXPECT_TRUE(fs::exists(directory("other") / "locks")) << "nothing says that it is ours";
+}
+
+// What a process is writing stays; what a killed one left goes.
+TEST_F(Cache, RemoveKeepsTemporariesOfKeysThatAreLocked) {
+  const std::string held = std::string(32, '1') + ".dgk.tmp-1-1", left = std::string(32, '2') + ".dgk.tmp-1-1";
+  write_text(directory() / held, "keep");
+  write_text(directory() / left, "remove");
+  {
+    const FileLock lock(directory() / "locks" / std::string(32, '1'), std::chrono::seconds(0));
+    ASSERT_EQ(lock.error(), 0);
+    EXPECT_EQ(store()->remove_all().bytes, 6U);
+    EXPECT_EQ(files(), std::vector<std::string>{held});
+  }
+  EXPECT_EQ(store()->remove_all().bytes, 4U);
+  EXPECT_TRUE(fs::is_empty(directory()));
+}
+
+// Whoever clears the cache meanwhile, kernels are compiled and written.
+TEST_F(Cache, RemoveWhileOthersCompile) {
+  std::atomic<bool> stop = false;
+  std::jthread removing([&] {
+    while (!stop) store()->remove_all();
+  });
+  {
+    std::vector<std::jthread> threads;
+    for (int t = 0; t < 3; ++t)
+      threads.emplace_back([&, t] {
+        for (int i = 0; i < 40; ++i) store()->get({"kernel_" + std::to_string(t), "// " + std::to_string(i)});
+      });
+  }
+  stop = true;
+  removing.join();
+  EXPECT_TRUE(warnings_.empty()) << warnings_[0];
 }
 
 TEST_F(Cache, EntryFormatNoticesEveryFlippedBit) {
