@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <iterator>
 #include <thread>
 #include <utility>
 
@@ -63,22 +64,27 @@ std::string unique_suffix() {
   return fmt::format("{}-{}", getpid(), counter++);
 }
 
-std::optional<std::string> read_file(const fs::path& path) {
+int read_file(const fs::path& path, std::string& text) {
+  text.clear();
   // O_NONBLOCK: a pipe is not waited for.
   const FileDescriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   struct stat info;
-  if (!file || fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode) || info.st_size > kMaxFileBytes)
-    return std::nullopt;
-  std::string text(static_cast<std::size_t>(info.st_size), '\0');
+  if (!file || fstat(file.get(), &info) != 0) {
+    constexpr int kOfTheFile[] = {ENOENT, EACCES, ELOOP, ENXIO};
+    return std::ranges::find(kOfTheFile, errno) != std::end(kOfTheFile) ? 0 : errno;
+  }
+  if (!S_ISREG(info.st_mode) || info.st_size > kMaxFileBytes) return 0;
+  text.resize(static_cast<std::size_t>(info.st_size));
   std::size_t filled = 0;
   while (filled < text.size()) {
     const ssize_t bytes = read(file.get(), text.data() + filled, text.size() - filled);
     if (bytes < 0 && errno == EINTR) continue;
-    if (bytes <= 0) break;
+    if (bytes < 0) return errno;
+    if (bytes == 0) break;
     filled += static_cast<std::size_t>(bytes);
   }
   text.resize(filled);
-  return text;
+  return 0;
 }
 
 int publish(const fs::path& path, std::string_view text) {

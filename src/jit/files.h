@@ -3,7 +3,6 @@
 
 #include <chrono>
 #include <filesystem>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,8 +15,9 @@ constexpr std::string_view kTemporaryMark = ".tmp-";
 /// An end of a name that no other process and no other call has.
 std::string unique_suffix();
 
-/// The file's bytes; empty where it is not there, cannot be read or is no entry by its kind or size.
-std::optional<std::string> read_file(const std::filesystem::path& path);
+/// Sets `text` to the file's bytes; to none where it is by its kind, mode or size none that can be read. Returns 0, or an
+/// errno where that may be otherwise the next time: no descriptors or memory left, a server that does not answer.
+int read_file(const std::filesystem::path& path, std::string& text);
 
 /// Puts `text` at `path` whole or not at all. Returns 0, or an errno with nothing left behind.
 int publish(const std::filesystem::path& path, std::string_view text);

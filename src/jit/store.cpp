@@ -182,27 +182,46 @@ struct KernelStore::Impl {
     }
   }
 
-  // The entry of `key`. At the last look, under the key's lock, what is unreadable or foreign is moved aside; earlier,
-  // another process may just be replacing that file. An entry that holds what the driver `refused` is none.
-  std::optional<Binary> find(const std::string& key, const KernelSource& source, int max_cuda_version, bool last,
-                             const Binary* refused = nullptr) {
+  // The directory that is written, with the key's lock where it can be had.
+  struct Place {
+    Place(fs::path writable, const std::string& key) : directory(std::move(writable)) {
+      if (!directory.empty()) error = make_directories(directory);
+      if (error == 0) error = lock.emplace(directory / kLockDirectory / key, kLockTimeout).error();
+    }
+    bool is_locked(const fs::path& other) const { return error == 0 && directory == other; }
+
+    fs::path directory;
+    int error = EROFS;  // why nothing can be written there
+    std::optional<FileLock> lock;
+  };
+
+  // The entry of `key`; one that holds what the driver `refused` is none. With a `place`, at the last look, what is
+  // damaged or foreign is moved aside where the key is locked; elsewhere, another process may just be replacing that file.
+  std::optional<Binary> find(const std::string& key, const KernelSource& source, int max_cuda_version,
+                             const Place* place, const Binary* refused = nullptr) {
     for (const fs::path& directory : directories) {
       const fs::path path = path_of(directory, key);
-      std::error_code error;
-      if (fs::symlink_status(path, error).type() == fs::file_type::not_found || error) continue;
-      const std::optional<std::string> text = read_file(path);
-      std::optional<Entry> entry = text ? read_entry(*text) : std::nullopt;
+      std::error_code absent;
+      if (fs::symlink_status(path, absent).type() == fs::file_type::not_found || absent) continue;
+      std::string text;
+      if (const int error = read_file(path, text); error != 0) {
+        if (place)
+          log(LogLevel::warning,
+              fmt::format("cache entry {} cannot be read: {}: rebuilding", path.string(), std::strerror(error)));
+        continue;
+      }
+      std::optional<Entry> entry = read_entry(text);
       if (!entry || entry->key != key || entry->entry != source.entry) {
-        if (last) move_aside(path, "is unreadable, damaged or foreign");
+        if (place) move_aside(path, "is unreadable, damaged or foreign", place->is_locked(directory));
         continue;
       }
       if (refused && entry->binary.cubin == refused->cubin) {
-        if (last) move_aside(path, "was refused by the driver");
+        if (place) move_aside(path, "was refused by the driver", place->is_locked(directory));
         continue;
       }
       const int version = cuda_version_of(entry->binary.compiler);
       if ((max_cuda_version != 0 && version > max_cuda_version) || is_outdated(source, entry->binary.compiler)) {
-        if (last)
+        if (place)
           log(LogLevel::info, fmt::format("kernel {}: the entry of {} in {} is not for this machine: rebuilding",
                                           source.entry, entry->binary.compiler, path.string()));
         continue;
@@ -213,9 +232,10 @@ struct KernelStore::Impl {
     return std::nullopt;
   }
 
-  void move_aside(const fs::path& path, const char* why) {
+  void move_aside(const fs::path& path, const char* why, bool is_locked) {
     const fs::path aside = path.string() + std::string(kBadMark) + unique_suffix();
-    const bool moved = rename(path.c_str(), aside.c_str()) == 0;
+    const bool moved = is_locked && rename(path.c_str(), aside.c_str()) == 0;
+    if (is_locked && !moved && errno == ENOENT) return;  // somebody cleared the cache
     log(LogLevel::warning, fmt::format("cache entry {} {}: {}, rebuilding", path.string(), why,
                                        moved ? "moved to " + aside.filename().string() : "left in place"));
   }
@@ -233,20 +253,9 @@ struct KernelStore::Impl {
     return binary;
   }
 
-  // The directory that is written, with the key's lock where it can be had.
-  struct Place {
-    Place(fs::path writable, const std::string& key) : directory(std::move(writable)) {
-      if (!directory.empty()) error = make_directories(directory);
-      if (error == 0) error = lock.emplace(directory / kLockDirectory / key, kLockTimeout).error();
-    }
-    fs::path directory;
-    int error = EROFS;  // why nothing can be written there
-    std::optional<FileLock> lock;
-  };
-
   Binary find_or_build(const std::string& key, const KernelSource& source, int max_cuda_version) {
     const Place place(writable_directory(), key);
-    if (auto binary = find(key, source, max_cuda_version, true)) return std::move(*binary);
+    if (auto binary = find(key, source, max_cuda_version, &place)) return std::move(*binary);
     return keep(place, key, source, build(source));
   }
 
@@ -254,11 +263,11 @@ struct KernelStore::Impl {
                                const Binary& refused) {
     const Place place(writable_directory(), key);
     // Another process may have been here.
-    if (auto binary = find(key, source, max_cuda_version, false, &refused)) return std::move(*binary);
+    if (auto binary = find(key, source, max_cuda_version, nullptr, &refused)) return std::move(*binary);
     Binary binary = build(source);
     // The entry is what compiling gives, so nothing is wrong with it.
     if (binary.cubin == refused.cubin) return binary;
-    find(key, source, max_cuda_version, true, &refused);  // moves it aside
+    find(key, source, max_cuda_version, &place, &refused);  // moves it aside
     return keep(place, key, source, std::move(binary));
   }
 
@@ -334,7 +343,7 @@ Binary KernelStore::get(const KernelSource& source, int max_cuda_version) {
            source.entry, binary.compiler, binary.spill_bytes);
     return binary;
   };
-  if (auto binary = impl_->find(id, source, max_cuda_version, false)) return checked(std::move(*binary));
+  if (auto binary = impl_->find(id, source, max_cuda_version, nullptr)) return checked(std::move(*binary));
 
   Impl::State& state = impl_->state();
   std::promise<Binary> promise;
@@ -376,9 +385,10 @@ std::vector<CacheEntry> KernelStore::list() const {
   for (const fs::path& directory : impl_->directories)
     for (const fs::path& path : files_in(directory)) {
       if (path.extension() != kEntrySuffix || !is_ours(path.filename().string())) continue;
-      const std::optional<std::string> text = read_file(path);
-      if (const auto entry = text ? read_entry(*text) : std::nullopt)
-        entries.push_back({entry->key, entry->entry, entry->binary.compiler, path, text->size()});
+      std::string text;
+      if (read_file(path, text) != 0) continue;
+      if (const auto entry = read_entry(text))
+        entries.push_back({entry->key, entry->entry, entry->binary.compiler, path, text.size()});
     }
   return entries;
 }

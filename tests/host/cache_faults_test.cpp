@@ -195,6 +195,49 @@ TEST_F(CacheFaults, WhatIsNoFile) {
   rebuilt("an entry of another format");
 }
 
+// A process that lacks something itself says nothing about the entry.
+TEST_F(CacheFaults, EntryThatCannotBeReadNowStays) {
+  const KernelSource damaged{"damaged", "// x\n"};
+  store()->get(kSource);
+  write_text(entry_path("cache", damaged), "damaged");
+  EXPECT_EQ(in_child([&] {
+              const auto s = store();
+              rlimit limit;
+              DG_REQUIRE(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+              const rlimit none{0, limit.rlim_max};
+              DG_REQUIRE(setrlimit(RLIMIT_NOFILE, &none) == 0);
+              for (const KernelSource& source : {kSource, damaged}) {
+                try {
+                  s->get(source);
+                  return 1;
+                } catch (const Error& e) {  // of the compiler, which cannot be started
+                  DG_REQUIRE(e.code() == ErrorCode::unavailable);
+                }
+              }
+              DG_REQUIRE(warnings_.size() == 2 && warned_of("cannot be read: Too many open files"));
+              DG_REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+              DG_REQUIRE(s->get(kSource).cached);
+              return 0;
+            }),
+            0);
+  EXPECT_EQ(nvcc_.runs(), 1);
+  EXPECT_EQ(read_text(entry_path("cache", damaged)), "damaged");
+}
+
+// Not even what is damaged is touched without the key's lock: another process may just be replacing it.
+TEST_F(CacheFaults, DamagedEntryStaysWhereTheKeyIsNotLocked) {
+  write_text(entry_path(), "damaged");
+  write_text(entry_path("behind"), "damaged");
+  write_text(directory() / "locks", "in the way");
+  store()->get(kSource);
+  EXPECT_TRUE(warned_of("left in place"));
+  EXPECT_EQ(read_text(entry_path()), "damaged");
+  fs::remove(directory() / "locks");
+  EXPECT_FALSE(store({"cache", "behind"})->get(kSource).cached);
+  EXPECT_TRUE(warned_of("moved to"));
+  EXPECT_EQ(read_text(entry_path("behind")), "damaged") << "of the two directories, the first is locked";
+}
+
 TEST_F(CacheFaults, LocksThatCannotBe) {
   fs::create_directories(directory());
   write_text(directory() / "locks", "a file");
