@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <iterator>
 #include <thread>
@@ -60,8 +59,8 @@ bool is_named(int fd, const fs::path& path) {
 }  // namespace
 
 std::string unique_suffix() {
-  static std::atomic<unsigned> counter = 0;
-  return fmt::format("{}-{}", getpid(), counter++);
+  // Containers that share a disk have the same few process ids again and again.
+  return fmt::format("{}-{}", getpid(), std::chrono::steady_clock::now().time_since_epoch().count());
 }
 
 int read_file(const fs::path& path, std::string& text) {
@@ -88,8 +87,14 @@ int read_file(const fs::path& path, std::string& text) {
 }
 
 int publish(const fs::path& path, std::string_view text) {
-  const fs::path temporary = path.string() + std::string(kTemporaryMark) + unique_suffix();
-  FileDescriptor file(open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+  std::string temporary;
+  int fd = -1;
+  for (int attempt = 0; fd < 0 && attempt < kAttempts; ++attempt) {
+    temporary = path.string() + std::string(kTemporaryMark) + unique_suffix();
+    fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    if (fd < 0 && errno != EEXIST) break;
+  }
+  FileDescriptor file(fd);
   if (!file) return errno;
   int error = 0;
   while (!text.empty() && error == 0) {

@@ -12,7 +12,7 @@ namespace deep_gemm::jit {
 /// What `publish` writes before it is whole is called NAME.tmp-….
 constexpr std::string_view kTemporaryMark = ".tmp-";
 
-/// An end of a name that no other process and no other call has.
+/// An end of a name that is most likely not taken.
 std::string unique_suffix();
 
 /// Sets `text` to the file's bytes; to none where it is by its kind, mode or size none that can be read. Returns 0, or an

@@ -162,6 +162,15 @@ TEST_F(CacheFaults, ProcessKilledWhileWriting) {
   EXPECT_EQ(files(), std::vector<std::string>{});
 }
 
+// In a container the next process has the id of the killed one, and what that left is in the way of nobody.
+TEST_F(CacheFaults, TemporariesOfAProcessWithTheSameId) {
+  for (int i = 0; i < 1000; ++i)
+    write_text(entry_path().string() + ".tmp-" + std::to_string(getpid()) + "-" + std::to_string(i), "left");
+  EXPECT_FALSE(store()->get(kSource).cached);
+  EXPECT_TRUE(store()->get(kSource).cached);
+  EXPECT_TRUE(warnings_.empty());
+}
+
 // Each in the place of an entry: not waited for, not read into memory, moved aside, rebuilt.
 TEST_F(CacheFaults, WhatIsNoFile) {
   fs::create_directories(directory());
