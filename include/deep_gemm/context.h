@@ -20,9 +20,10 @@ enum class CompilerChoice {
 };
 
 struct ContextOptions {
-  /// Directories of the disk cache, searched in order; the first writable one is written. Empty: DG_JIT_CACHE_DIR
-  /// (`a:b`), else DG_CACHE_DIR, else `$XDG_CACHE_HOME/deep_gemm`, else `~/.cache/deep_gemm`. Where none can be written,
-  /// kernels live in memory only.
+  /// Directories of the disk cache, searched in order; a new entry goes to the first that takes it. Empty:
+  /// DG_JIT_CACHE_DIR (`a:b`), else DG_CACHE_DIR, else `$XDG_CACHE_HOME/deep_gemm`, else `~/.cache/deep_gemm`. Where none
+  /// can be written, kernels live in memory only. Users who trust each other may share a directory that all of them may
+  /// write (mode 1777).
   std::vector<std::string> cache_dirs{};
   CompilerChoice compiler = CompilerChoice::automatic;
   /// Receives what the library has to say (what was compiled, from where, how long; entries moved aside). May be called

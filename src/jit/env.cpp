@@ -8,7 +8,8 @@ namespace {
 
 constexpr EnvVariable kVariables[] = {
     {"DG_JIT_CACHE_DIR", "DG_CACHE_DIR",
-     "Directories of the disk cache, separated by colons: read in order, the first writable one is written. Default: "
+     "Directories of the disk cache, separated by colons: read in order; a new entry goes to the first that takes it. "
+     "Default: "
      "$XDG_CACHE_HOME/deep_gemm, else ~/.cache/deep_gemm"},
     {"DG_JIT_USE_NVRTC", nullptr, "0: compile with nvcc instead of NVRTC"},
     {"DG_NVRTC_LIBRARY", nullptr, "Path of the NVRTC library to use; nothing else is searched"},

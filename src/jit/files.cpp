@@ -38,15 +38,31 @@ class FileDescriptor {
   int fd_;
 };
 
-// Opens the lock file, which is made where it is not there, with its directory. Returns -1 with errno.
+// Whether an operation failed because the file system has none of that kind.
+bool is_unsupported(int error) { return error == ENOSYS || error == ENOLCK || error == EOPNOTSUPP || error == EINVAL; }
+
+// Opens the lock file, which is made where it is not there. Returns -1 with errno.
 int open_lock(const fs::path& path) {
-  constexpr int kFlags = O_RDWR | O_CLOEXEC | O_NOFOLLOW;
-  if (const int fd = open(path.c_str(), kFlags); fd >= 0 || errno != ENOENT) return fd;
-  if (const int error = make_directories(path.parent_path()); error != 0) {
+  constexpr int kFlags = O_CLOEXEC | O_NOFOLLOW;
+  int fd = open(path.c_str(), O_RDWR | kFlags);
+  // Another user's: reading is enough to lock it, except on NFS.
+  if (fd < 0 && errno == EACCES) fd = open(path.c_str(), O_RDONLY | kFlags);
+  if (fd >= 0 || errno != ENOENT) return fd;
+  const fs::path locks = path.parent_path(), directory = locks.parent_path();
+  if (const int error = make_directories(directory); error != 0) {
     errno = error;
     return -1;
   }
-  return open(path.c_str(), kFlags | O_CREAT, 0644);
+  // Modes follow those of the cache's directory, not the umask, so that users who share it share its locks.
+  struct stat info;
+  if (stat(directory.c_str(), &info) != 0) return -1;
+  if (mkdir(locks.c_str(), info.st_mode & 0777) == 0)
+    chmod(locks.c_str(), info.st_mode & 07777);
+  else if (errno != EEXIST)
+    return -1;
+  fd = open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | kFlags, info.st_mode & 0666);
+  if (fd >= 0) fchmod(fd, info.st_mode & 0666);
+  return fd;
 }
 
 // Whether `fd` is what `path` names: what was opened may have been removed since, and the name be another file's.
@@ -104,7 +120,7 @@ int publish(const fs::path& path, std::string_view text) {
     else if (errno != EINTR)
       error = errno;
   }
-  if (error == 0 && fsync(file.get()) != 0) error = errno;
+  if (error == 0 && fsync(file.get()) != 0 && !is_unsupported(errno)) error = errno;
   if (file.close() != 0 && error == 0) error = errno;
   if (error == 0 && rename(temporary.c_str(), path.c_str()) != 0) error = errno;
   if (error != 0) {
@@ -125,7 +141,8 @@ int make_directories(const fs::path& path) {
   }
   const int error = errno;
   std::error_code ignored;
-  return error == EEXIST && fs::is_directory(path, ignored) ? 0 : error;
+  if (error != EEXIST) return error;
+  return fs::is_directory(path, ignored) ? 0 : ENOTDIR;
 }
 
 bool can_be_written(fs::path path) {
@@ -150,8 +167,8 @@ FileLock::FileLock(fs::path path, std::chrono::milliseconds patience) : path_(st
     fd_ = open_lock(path_);
     if (fd_ < 0) {
       error_ = errno;
-      // ENOENT: its directory was made, and removed by others before the file was.
-      if (error_ != ENOENT || attempt++ == kAttempts) return;
+      // Its directory was made, and removed by others before the file was; or they made the file meanwhile.
+      if ((error_ != ENOENT && error_ != EEXIST) || attempt++ == kAttempts) return;
       continue;
     }
     for (auto pause = std::chrono::milliseconds(1); flock(fd_, LOCK_EX | LOCK_NB) != 0;
@@ -159,6 +176,9 @@ FileLock::FileLock(fs::path path, std::chrono::milliseconds patience) : path_(st
       error_ = errno;
       if ((error_ != EWOULDBLOCK && error_ != EINTR) || std::chrono::steady_clock::now() >= deadline) {
         ::close(std::exchange(fd_, -1));
+        if (!is_unsupported(error_)) return;
+        unlink(path_.c_str());
+        error_ = 0;
         return;
       }
       std::this_thread::sleep_for(pause);

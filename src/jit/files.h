@@ -31,16 +31,19 @@ bool can_be_written(std::filesystem::path path);
 /// What lies in `directory`, sorted.
 std::vector<std::filesystem::path> files_in(const std::filesystem::path& directory);
 
-/// An exclusive lock on a file that is made for it and removed with it. Threads have their own, so it keeps them apart as
-/// well.
+/// An exclusive lock on the file DIRECTORY/locks/KEY, which is made for it, with its directories, and removed with it. Who
+/// may write in DIRECTORY may lock. Threads have their own, so it keeps them apart as well.
 class FileLock {
  public:
-  /// Makes the file's directory too. Waits up to `patience` for another holder.
+  /// Waits up to `patience` for another holder.
   FileLock(std::filesystem::path path, std::chrono::milliseconds patience);
   ~FileLock();
   FileLock(const FileLock&) = delete;
   FileLock& operator=(const FileLock&) = delete;
-  int error() const { return error_; }  ///< why it is not locked; 0: it is
+  bool held() const { return fd_ >= 0; }
+  /// Why it is not held: EWOULDBLOCK where another holds it, 0 where the file system has no locks.
+  int error() const { return error_; }
+  const std::filesystem::path& path() const { return path_; }
 
  private:
   std::filesystem::path path_;

@@ -66,7 +66,7 @@ struct CacheEntry {
 using Log = std::function<void(LogLevel, const std::string&)>;
 
 /// Disk cache over compiler. Key = digest of source text, arch, flags and embedded headers; no path and no compiler in it.
-/// Threads and processes that miss on the same key at once compile it once. Thread-safe.
+/// Threads and processes that miss on the same key at once compile it once, where the file system has locks. Thread-safe.
 class KernelStore {
  public:
   KernelStore(std::vector<std::filesystem::path> directories, CompilerChoice choice, Log log);
@@ -96,7 +96,7 @@ class KernelStore {
   };
   Removed remove_all();
   const std::vector<std::filesystem::path>& directories() const;
-  /// The directory new entries go to; empty where none can be written.
+  /// The directory new entries will go to, as far as modes tell; empty where none can be written.
   std::filesystem::path writable_directory() const;
 
  private:

@@ -13,6 +13,7 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <sstream>
 #include <thread>
 #include <utility>
@@ -182,17 +183,32 @@ struct KernelStore::Impl {
     }
   }
 
-  // The directory that is written, with the key's lock where it can be had.
-  struct Place {
-    Place(fs::path writable, const std::string& key) : directory(std::move(writable)) {
-      if (!directory.empty()) error = make_directories(directory);
-      if (error == 0) error = lock.emplace(directory / kLockDirectory / key, kLockTimeout).error();
+  // The key's lock, in the first directory that has it. It saves work and keeps nothing whole: where there is none, the
+  // kernel is compiled and written all the same.
+  class Place {
+   public:
+    Place(const Impl& store, const std::string& key) : problems(store.directories.size()) {
+      for (first = 0; first < problems.size(); ++first) {
+        directory_ = store.directories[first];
+        lock_.emplace(directory_ / kLockDirectory / key, kLockTimeout);
+        if (lock_->error() == 0) return;
+        const bool hangs = lock_->error() == EWOULDBLOCK;
+        problems[first] = fmt::format("{}: {}", lock_->path().string(),
+                                      hangs ? fmt::format("locked by another process for {} s", kLockTimeout.count())
+                                            : std::strerror(lock_->error()));
+        if (hangs)
+          store.log(LogLevel::warning, problems[first] + ": not waited for any longer; end that process if it hangs");
+      }
+      first = 0;
     }
-    bool is_locked(const fs::path& other) const { return error == 0 && directory == other; }
+    bool is_locked(const fs::path& directory) const { return lock_ && lock_->held() && directory == directory_; }
 
-    fs::path directory;
-    int error = EROFS;  // why nothing can be written there
-    std::optional<FileLock> lock;
+    std::size_t first = 0;              // of the directories that an entry may go to
+    std::vector<std::string> problems;  // by directory
+
+   private:
+    fs::path directory_;
+    std::optional<FileLock> lock_;
   };
 
   // The entry of `key`; one that holds what the driver `refused` is none. With a `place`, at the last look, what is
@@ -254,14 +270,14 @@ struct KernelStore::Impl {
   }
 
   Binary find_or_build(const std::string& key, const KernelSource& source, int max_cuda_version) {
-    const Place place(writable_directory(), key);
+    Place place(*this, key);
     if (auto binary = find(key, source, max_cuda_version, &place)) return std::move(*binary);
     return keep(place, key, source, build(source));
   }
 
   Binary find_or_build_another(const std::string& key, const KernelSource& source, int max_cuda_version,
                                const Binary& refused) {
-    const Place place(writable_directory(), key);
+    Place place(*this, key);
     // Another process may have been here.
     if (auto binary = find(key, source, max_cuda_version, nullptr, &refused)) return std::move(*binary);
     Binary binary = build(source);
@@ -271,18 +287,25 @@ struct KernelStore::Impl {
     return keep(place, key, source, std::move(binary));
   }
 
-  // Writes the entry; where that fails, this process remembers the binary.
-  Binary keep(const Place& place, const std::string& key, const KernelSource& source, Binary binary) {
-    int error = place.error;
-    if (error == 0) error = publish(path_of(place.directory, key), write_entry({key, source.entry, binary}));
-    if (error == 0) {
-      dump(place.directory / key, source, binary);
-      return binary;
+  // Writes the entry to the first directory that takes it; where none does, this process remembers the binary.
+  Binary keep(Place& place, const std::string& key, const KernelSource& source, Binary binary) {
+    const std::string text = write_entry({key, source.entry, binary});
+    for (std::size_t i = place.first; i < directories.size(); ++i) {
+      const fs::path& directory = directories[i];
+      int error = make_directories(directory);
+      if (error == 0) error = publish(path_of(directory, key), text);
+      if (error == 0) {
+        if (i != 0)
+          log(LogLevel::info, fmt::format("kernel {}: written to {} ({})", source.entry, directory.string(),
+                                          fmt::join(std::span(place.problems).first(i), "; ")));
+        dump(directory / key, source, binary);
+        return binary;
+      }
+      place.problems[i] = fmt::format("{}: {}", directory.string(), std::strerror(error));
     }
-    warn_once(fmt::format("{}: kernels are compiled for this process alone (set DG_JIT_CACHE_DIR)",
-                          place.directory.empty()
-                              ? "no cache directory can be written"
-                              : fmt::format("cache directory {}: {}", place.directory.string(), std::strerror(error))));
+    warn_once(fmt::format(
+        "no cache directory can be written ({}): kernels are compiled for this process alone (set DG_JIT_CACHE_DIR)",
+        place.problems.empty() ? "none is named" : fmt::format("{}", fmt::join(place.problems, "; "))));
     State& s = state();
     const std::scoped_lock guard(s.mutex);
     return s.unwritten[key] = std::move(binary);

@@ -4,12 +4,15 @@
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <optional>
 #include <thread>
 
 #include "cache_fixture.h"
+#include "jit/files.h"
 #include "self_process.h"
 #include "text.h"
 
@@ -233,34 +236,119 @@ TEST_F(CacheFaults, EntryThatCannotBeReadNowStays) {
   EXPECT_EQ(read_text(entry_path("cache", damaged)), "damaged");
 }
 
-// Not even what is damaged is touched without the key's lock: another process may just be replacing it.
-TEST_F(CacheFaults, DamagedEntryStaysWhereTheKeyIsNotLocked) {
-  write_text(entry_path(), "damaged");
-  write_text(entry_path("behind"), "damaged");
-  write_text(directory() / "locks", "in the way");
-  store()->get(kSource);
-  EXPECT_TRUE(warned_of("left in place"));
-  EXPECT_EQ(read_text(entry_path()), "damaged");
-  fs::remove(directory() / "locks");
+// Without the key's lock nothing is moved: another process may just be replacing it.
+TEST_F(CacheFaults, DamagedEntryIsMovedWhereTheKeyIsLocked) {
+  const auto damage = [&](const char* name) { write_text(entry_path(name), "damaged"); };
+  damage("cache");
+  damage("behind");
   EXPECT_FALSE(store({"cache", "behind"})->get(kSource).cached);
   EXPECT_TRUE(warned_of("moved to"));
+  EXPECT_EQ(files().size(), 2U);
   EXPECT_EQ(read_text(entry_path("behind")), "damaged") << "of the two directories, the first is locked";
+  warnings_.clear();
+  damage("unlocked");
+  write_text(directory("unlocked") / "locks", "in the way");
+  EXPECT_FALSE(store({"unlocked"})->get(kSource).cached);
+  ASSERT_EQ(warnings_.size(), 1U);
+  EXPECT_TRUE(warned_of("left in place"));
+  EXPECT_TRUE(store({"unlocked"})->get(kSource).cached) << "written over it";
+  EXPECT_EQ(files("unlocked").size(), 1U);
 }
 
+// A lock saves work, no more.
 TEST_F(CacheFaults, LocksThatCannotBe) {
   fs::create_directories(directory());
   write_text(directory() / "locks", "a file");
   EXPECT_FALSE(store()->get(kSource).cached);
-  EXPECT_TRUE(warned_of("this process alone"));
-  EXPECT_EQ(read_text(directory() / "locks"), "a file") << "what is not ours stays";
-  fs::remove(directory() / "locks");
-  warnings_.clear();
-  fs::create_directories(directory() / "locks" / KernelStore::key(kSource));
-  EXPECT_FALSE(store()->get(kSource).cached);
-  EXPECT_TRUE(warned_of("Is a directory"));
-  fs::remove_all(directory() / "locks");
-  EXPECT_FALSE(store()->get(kSource).cached);
   EXPECT_TRUE(store()->get(kSource).cached);
+  EXPECT_EQ(read_text(directory() / "locks"), "a file") << "what is not ours stays";
+  const KernelSource other{"other_kernel", "// other\n"};
+  fs::create_directories(directory("dir") / "locks" / KernelStore::key(other));
+  EXPECT_FALSE(store({"dir"})->get(other).cached);
+  EXPECT_TRUE(store({"dir"})->get(other).cached);
+  EXPECT_TRUE(warnings_.empty());
+  // Where another directory has locks, the kernel goes there.
+  const KernelSource third{"third_kernel", "// third\n"};
+  EXPECT_FALSE(store({"cache", "own"})->get(third).cached);
+  EXPECT_TRUE(fs::exists(entry_path("own", third)));
+  EXPECT_FALSE(fs::exists(entry_path("cache", third)));
+  EXPECT_NE(log_.find("written to " + directory("own").string() + " (" + directory("cache").string() + "/locks/"),
+            std::string::npos)
+      << log_;
+}
+
+TEST_F(CacheFaults, FileSystemWithoutLocksOrSync) {
+  for (const auto& [number, error] :
+       {std::pair{SYS_flock, ENOSYS}, {SYS_flock, ENOLCK}, {SYS_flock, EOPNOTSUPP}, {SYS_fsync, EINVAL}}) {
+    const std::string name = "cache" + std::to_string(number) + "-" + std::to_string(error);
+    const int status = in_child([&, &number = number, &error = error] {
+      if (!test::deny(static_cast<unsigned>(number), static_cast<unsigned>(error))) return test::kNoDeny;
+      DG_REQUIRE(!store({name, "behind"})->get(kSource).cached);
+      DG_REQUIRE(store({name})->get(kSource).cached);
+      write_text(entry_path(name), "damaged");
+      DG_REQUIRE(!store({name})->get(kSource).cached);
+      DG_REQUIRE(store({name})->get(kSource).cached);
+      DG_REQUIRE(fs::is_empty(directory(name) / "locks"));
+      DG_REQUIRE(store({name})->remove_all().entries == 1);
+      return 0;
+    });
+    if (status == test::kNoDeny) GTEST_SKIP() << "NOT TESTED: SECCOMP IS NOT ALLOWED HERE";
+    EXPECT_EQ(status, 0) << name;
+  }
+}
+
+// The first directory looks writable, and takes nothing.
+TEST_F(CacheFaults, DirectoryBehindOneThatTakesNothing) {
+  fs::create_symlink("/nonexistent/directory", directory("dangling"));
+  EXPECT_FALSE(store({"dangling", "own"})->get(kSource).cached);
+  EXPECT_TRUE(fs::exists(entry_path("own")));
+  nvcc_.set_cubin(std::string(300'000, 'c'));
+  const KernelSource large{"large_kernel", "// large\n"};
+  on_tmpfs("size=128k", [&] {
+    DG_REQUIRE(!store({"cache", "own"})->get(large).cached);
+    DG_REQUIRE(files().empty());
+    DG_REQUIRE(fs::exists(entry_path("own", large)));
+    DG_REQUIRE(store({"cache", "own"})->get(large).cached);
+    DG_REQUIRE(warnings_.empty());
+    return 0;
+  });
+}
+
+// One directory of many users: those who may write there may lock, whatever the umask of who came first.
+TEST_F(CacheFaults, SharedDirectory) {
+  fs::create_directories(directory());
+  chmod(directory().c_str(), 01777);
+  const fs::path lock_path = directory() / "locks" / KernelStore::key(kSource);
+  const auto old = umask(0077);
+  std::optional<FileLock> held(std::in_place, lock_path, std::chrono::seconds(0));
+  umask(old);
+  ASSERT_TRUE(held->held());
+  struct stat info;
+  ASSERT_EQ(stat((directory() / "locks").c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 07777, 01777U);
+  ASSERT_EQ(stat(lock_path.c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0666U);
+  const auto as_nobody = [&](auto body) {
+    return in_child([&] {
+      test::become_nobody();
+      const ScopedEnv temporary("TMPDIR", nullptr);
+      return body();
+    });
+  };
+  EXPECT_EQ(as_nobody([&] { return FileLock(lock_path, std::chrono::seconds(0)).error(); }), EWOULDBLOCK);
+  chmod(lock_path.c_str(), 0644);
+  EXPECT_EQ(as_nobody([&] { return FileLock(lock_path, std::chrono::seconds(0)).error(); }), EWOULDBLOCK);
+  held.reset();
+  // A lock file left by a killed process of another user.
+  write_text(lock_path, "");
+  EXPECT_EQ(as_nobody([&] {
+              DG_REQUIRE(FileLock(lock_path, std::chrono::seconds(0)).held());
+              DG_REQUIRE(!store()->get(kSource).cached);
+              DG_REQUIRE(store()->get(kSource).cached);
+              DG_REQUIRE(warnings_.empty());
+              return 0;
+            }),
+            0);
 }
 
 TEST_F(CacheFaults, DirectoryThatVanishes) {
