@@ -24,9 +24,10 @@ ProcessResult run_process(const std::vector<std::string>& argv) {
   if (output < 0) fail(ErrorCode::unavailable, "{}: memfd_create: {}", argv[0], std::strerror(errno));
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
   posix_spawn_file_actions_adddup2(&actions, output, 1);
   posix_spawn_file_actions_adddup2(&actions, output, 2);
+  // Last: where standard input is closed, the file itself is number 0.
+  posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
   std::vector<char*> arguments;
   for (const std::string& argument : argv) arguments.push_back(const_cast<char*>(argument.c_str()));
   arguments.push_back(nullptr);
@@ -39,12 +40,18 @@ ProcessResult run_process(const std::vector<std::string>& argv) {
   }
   ProcessResult result;
   int status = 0;
-  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  int lost = 0;  // why the status is
+  while ((lost = waitpid(child, &status, 0) < 0 ? errno : 0) == EINTR) {
   }
   char buffer[4096];
   for (ssize_t bytes; (bytes = pread(output, buffer, sizeof buffer, static_cast<off_t>(result.output.size()))) > 0;)
     result.output.append(buffer, static_cast<std::size_t>(bytes));
   close(output);
+  if (lost != 0)
+    fail(ErrorCode::unavailable,
+         "{}: its exit status is lost (waitpid: {}), because this process ignores SIGCHLD or waits for any child; set "
+         "SIGCHLD to SIG_DFL while kernels are compiled",
+         argv[0], std::strerror(lost));
   result.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   return result;
 }

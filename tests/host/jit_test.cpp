@@ -1,8 +1,11 @@
 #include <chrono>
+#include <csignal>
+#include <locale>
 #include <set>
 
 #include <gtest/gtest.h>
 
+#include "child_process.h"
 #include "fake_nvcc.h"
 #include "jit/compiler.h"
 #include "jit/env.h"
@@ -86,6 +89,33 @@ TEST(Jit, RunProcess) {
   EXPECT_EQ(run_process({"/bin/sh", "-c", "head -c 300000 /dev/zero"}).output.size(), 300000U);
   expect_in("/nonexistent/program cannot be started: No such file",
             error_of(ErrorCode::unavailable, [] { run_process({"/nonexistent/program"}); }));
+}
+
+// The program's output comes through a file that then has the number of a standard stream.
+TEST(Jit, RunProcessWithStandardStreamsClosed) {
+  for (const std::vector<int>& closed : {std::vector{0}, {1}, {2}, {0, 1}, {1, 2}, {0, 1, 2}})
+    EXPECT_EQ(test::in_child([&] {
+                for (const int fd : closed) close(fd);
+                const ProcessResult result = run_process({"/bin/sh", "-c", "echo out; echo err >&2; cat; exit 3"});
+                return result.output == "out\nerr\n" && result.status == 3 ? 0 : 1;
+              }),
+              0)
+        << "from " << closed[0];
+}
+
+// Who ignores SIGCHLD cannot learn how a program ended: not well, for all that is known.
+TEST(Jit, RunProcessWhereItsEndCannotBeLearnt) {
+  EXPECT_EQ(test::in_child([] {
+              signal(SIGCHLD, SIG_IGN);
+              try {
+                run_process({"/bin/sh", "-c", "exit 3"});
+                return 1;
+              } catch (const Error& e) {
+                if (e.code() != ErrorCode::unavailable) return 2;
+                return std::string(e.what()).find("set SIGCHLD to SIG_DFL") == std::string::npos ? 3 : 0;
+              }
+            }),
+            0);
 }
 
 TEST(Jit, FindProgramAndTemporaryDirectory) {
