@@ -51,19 +51,23 @@ void run_jobs(Context& context, std::vector<Job>& jobs, unsigned threads) {
   std::atomic<std::size_t> next = 0;
   std::mutex mutex;
   std::exception_ptr fatal;
+  const auto stop = [&] {
+    const std::scoped_lock lock(mutex);
+    fatal = std::current_exception();
+    next = jobs.size();
+  };
   const auto work = [&] {
     for (std::size_t i = next++; i < jobs.size(); i = next++) {
       try {
         jobs[i].report = deep_gemm::compile(context, jobs[i].config);
       } catch (const Error& error) {
         // A kernel that does not compile is a result; a machine that has no compiler is an error.
-        if (error.code() == ErrorCode::compiler) {
+        if (error.code() == ErrorCode::compiler)
           jobs[i].error = error.what();
-        } else {
-          std::scoped_lock lock(mutex);
-          fatal = std::current_exception();
-          next = jobs.size();
-        }
+        else
+          stop();
+      } catch (...) {
+        stop();
       }
       progress.advance(jobs[i].report.name);
     }

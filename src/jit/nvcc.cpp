@@ -31,7 +31,9 @@ std::string find_nvcc() {
 }
 
 void write(const fs::path& path, std::string_view text) {
-  fs::create_directories(path.parent_path());
+  std::error_code error;
+  fs::create_directories(path.parent_path(), error);
+  if (error) fail(ErrorCode::io, "{} cannot be made: {}", path.parent_path().string(), error.message());
   std::ofstream file(path, std::ios::binary);
   file.write(text.data(), static_cast<std::streamsize>(text.size()));
   file.close();

@@ -124,6 +124,22 @@ TEST_F(CacheFaults, NoRoomForTheCompiler) {
   });
 }
 
+// Nor do their directories.
+TEST_F(CacheFaults, NoRoomForTheCompilersDirectories) {
+  on_tmpfs("size=1m,nr_inodes=3", [&] {
+    const ScopedEnv temporary("TMPDIR", directory().c_str());
+    try {
+      store({"own"})->get(kSource);
+      return 1;
+    } catch (const Error& e) {
+      DG_REQUIRE(e.code() == ErrorCode::io);
+      DG_REQUIRE(std::string(e.what()).find("No space left on device") != std::string::npos);
+    }
+    DG_REQUIRE(fs::is_empty(directory()));
+    return 0;
+  });
+}
+
 TEST_F(CacheFaults, TemporaryDirectoryThatCannotBeMade) {
   const ScopedEnv temporary("TMPDIR", "/nonexistent");
   const auto s = store();
