@@ -93,8 +93,9 @@ void compile_all(const CompileOptions& options) {
   run_jobs(context, jobs, options.jobs == 0 ? cores : options.jobs);
   const std::vector<jit::CacheEntry> entries = context.impl().store.list();
   const auto lost = std::count_if(jobs.begin(), jobs.end(), [&](const Job& job) {
-    const auto is_it = [&](const jit::CacheEntry& entry) { return entry.entry == job.report.name; };
-    return job.error.empty() && std::none_of(entries.begin(), entries.end(), is_it);
+    const std::string key = jit::KernelStore::key(kernel_source(job.config));
+    return job.error.empty() &&
+           std::ranges::none_of(entries, [&](const jit::CacheEntry& entry) { return entry.key == key; });
   });
   if (lost != 0)
     fail(ErrorCode::io, "compile: {} of {} kernels could not be written to {}", lost, jobs.size(), directory.string());

@@ -410,7 +410,8 @@ std::vector<CacheEntry> KernelStore::list() const {
       if (path.extension() != kEntrySuffix || !is_ours(path.filename().string())) continue;
       std::string text;
       if (read_file(path, text) != 0) continue;
-      if (const auto entry = read_entry(text))
+      // Under another name it is nobody's.
+      if (const auto entry = read_entry(text); entry && path == impl_->path_of(directory, entry->key))
         entries.push_back({entry->key, entry->entry, entry->binary.compiler, path, text.size()});
     }
   return entries;

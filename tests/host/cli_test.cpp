@@ -14,6 +14,8 @@
 
 #include "cuda/driver.h"
 #include "fake_nvcc.h"
+#include "gemm/kernel_source.h"
+#include "jit/entry.h"
 #include "npy.h"
 #include "safetensors.h"
 #include "scratch.h"
@@ -407,6 +409,18 @@ TEST_F(Cli, CompileIntoACacheThatTakesNothing) {
             std::string::npos)
       << lost.err;
   std::filesystem::remove(scratch.path("cache"));
+  // Nor is it written because an entry of that name from other sources is there.
+  const GemmConfig config = plan({.m = 64, .n = 512, .k = 512}, DeviceInfo::h100()).config;
+  const std::string key = jit::KernelStore::key(kernel_source(config)), other_key(32, '0');
+  jit::Entry other{other_key, kernel_name(config), {}};
+  other.binary.cubin = {std::byte{1}};
+  test::write_text(scratch.path("cache/" + other_key + ".dgk"), jit::write_entry(other));
+  test::write_text(scratch.path("cache/" + key + ".dgk/in"), "the way");
+  test::write_text(scratch.path("cache/locks"), "in the way");
+  const Result same_name = run({"compile", "--shapes", shapes, "--device", "h100"}, compiler);
+  EXPECT_EQ(same_name.status, 2) << same_name.out;
+  EXPECT_NE(same_name.err.find("1 of 1 kernels could not be written"), std::string::npos) << same_name.err;
+  std::filesystem::remove_all(scratch.path("cache"));
   EXPECT_EQ(run({"compile", "--shapes", shapes}, compiler).status, 0);
   EXPECT_NE(run({"cache", "ls"}).out.find("1 kernel"), std::string::npos);
 }
