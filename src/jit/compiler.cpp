@@ -1,6 +1,7 @@
 #include "jit/compiler.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cstdlib>
 #include <sstream>
 
@@ -33,10 +34,12 @@ int cuda_version_of(std::string_view compiler) {
   int major = 0, minor = 0;
   const std::size_t space = compiler.rfind(' ');
   if (space == std::string_view::npos) return 0;
-  std::istringstream stream{std::string(compiler.substr(space + 1))};
-  char dot = 0;
-  if (!(stream >> major >> dot >> minor) || dot != '.') return 0;
-  return major * 1000 + minor * 10;
+  // Not a stream, for which the program's locale may make the point a separator of thousands.
+  const std::string_view version = compiler.substr(space + 1);
+  const char* const end = version.data() + version.size();
+  const auto [dot, error] = std::from_chars(version.data(), end, major);
+  if (error != std::errc() || dot == end || *dot != '.') return 0;
+  return std::from_chars(dot + 1, end, minor).ec == std::errc() ? major * 1000 + minor * 10 : 0;
 }
 
 std::string version_text(int cuda_version) {

@@ -149,6 +149,16 @@ TEST(Jit, VersionsOfCompilers) {
   EXPECT_EQ(cuda_version_of("clang"), 0);
   EXPECT_EQ(cuda_version_of("clang 17"), 0);
   EXPECT_EQ(cuda_version_of(""), 0);
+  EXPECT_EQ(cuda_version_of("nvcc 13"), 0);
+  EXPECT_EQ(cuda_version_of("nvcc 13."), 0);
+  // Where a point separates thousands.
+  struct Points : std::numpunct<char> {
+    char do_thousands_sep() const override { return '.'; }
+    std::string do_grouping() const override { return "\3"; }
+  };
+  const std::locale old = std::locale::global(std::locale(std::locale::classic(), new Points));
+  EXPECT_EQ(cuda_version_of("NVRTC 13.0"), 13000);
+  std::locale::global(old);
   EXPECT_EQ(version_text(13000), "13.0");
   EXPECT_EQ(version_text(12090), "12.9");
 }
