@@ -18,7 +18,15 @@ namespace fs = std::filesystem;
 namespace {
 
 std::string find_nvcc() {
-  if (const auto path = env("DG_JIT_NVCC_COMPILER")) return *path;
+  if (const auto path = env("DG_JIT_NVCC_COMPILER")) {
+    if (!is_program(*path))
+      fail(ErrorCode::unavailable,
+           "DG_JIT_NVCC_COMPILER: {} is no executable file; set it to the path of nvcc, or unset it to have nvcc "
+           "searched "
+           "for",
+           *path);
+    return *path;
+  }
   std::vector<fs::path> directories;
   for (const fs::path& root : toolkit_roots()) directories.push_back(root / "bin");
   const fs::path path = find_program("nvcc", directories);
@@ -52,7 +60,10 @@ class Nvcc : public Compiler {
     constexpr std::string_view kMark = "release ";
     if (const std::size_t at = output.find(kMark); at != std::string::npos)
       version_ = cuda_version_of("nvcc " + output.substr(at + kMark.size(), output.find(',', at) - at - kMark.size()));
-    if (version_ == 0) fail(ErrorCode::unavailable, "{} --version names no CUDA release: {}", path_, output);
+    if (version_ == 0)
+      fail(ErrorCode::unavailable,
+           "{} --version names no CUDA release (it says \"{}\"); set DG_JIT_NVCC_COMPILER to the path of nvcc", path_,
+           output.substr(0, std::min(output.find('\n'), std::size_t{80})));
     if (const int driver = cuda::driver_version(); driver != 0 && version_ > driver)
       fail(ErrorCode::unavailable,
            "{} is of CUDA {}, newer than the CUDA {} that the installed driver can load; name an older nvcc in "

@@ -56,6 +56,11 @@ ProcessResult run_process(const std::vector<std::string>& argv) {
   return result;
 }
 
+bool is_program(const fs::path& path) {
+  std::error_code ignored;
+  return fs::is_regular_file(path, ignored) && access(path.c_str(), X_OK) == 0;
+}
+
 fs::path find_program(const std::string& name, const std::vector<fs::path>& directories) {
   std::vector<fs::path> all = directories;
   if (const char* path = std::getenv("PATH")) {
@@ -64,9 +69,8 @@ fs::path find_program(const std::string& name, const std::vector<fs::path>& dire
       if (!directory.empty()) all.emplace_back(directory);
   }
   for (const fs::path& directory : all) {
-    std::error_code ignored;
     const fs::path program = directory / name;
-    if (fs::is_regular_file(program, ignored) && access(program.c_str(), X_OK) == 0) return program;
+    if (is_program(program)) return program;
   }
   return {};
 }

@@ -14,6 +14,9 @@ struct ProcessResult {
 /// Runs `argv[0]`, a path, and waits. Throws Error{unavailable} where it cannot be started.
 ProcessResult run_process(const std::vector<std::string>& argv);
 
+/// Whether `path` is an executable file.
+bool is_program(const std::filesystem::path& path);
+
 /// `name` in `directories`, then in those of PATH; empty where none has it as an executable file.
 std::filesystem::path find_program(const std::string& name, const std::vector<std::filesystem::path>& directories);
 

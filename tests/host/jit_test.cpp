@@ -192,7 +192,7 @@ TEST(Jit, MissingCompilersSayHowToGetThem) {
     expect_in("pip install \"nvidia-cuda-nvrtc", text);
     const ScopedEnv use("DG_JIT_USE_NVRTC", "0");
     const ScopedEnv nvcc("DG_JIT_NVCC_COMPILER", "/nonexistent/nvcc");
-    expect_in("/nonexistent/nvcc cannot be started",
+    expect_in("DG_JIT_NVCC_COMPILER: /nonexistent/nvcc is no executable file",
               error_of(ErrorCode::unavailable, [] { open_compiler(CompilerChoice::automatic); }));
   }
   const TemporaryDirectory directory;
@@ -202,8 +202,18 @@ TEST(Jit, MissingCompilersSayHowToGetThem) {
   expect_in(library.string() + ": ", error_of(ErrorCode::unavailable, [] { open_compiler(CompilerChoice::nvrtc); }));
   const ScopedEnv other("DG_NVRTC_LIBRARY", "libm.so.6");
   expect_in("not an NVRTC library", error_of(ErrorCode::unavailable, [] { open_compiler(CompilerChoice::nvrtc); }));
-  const ScopedEnv nvcc("DG_JIT_NVCC_COMPILER", "/bin/true");
-  expect_in("names no CUDA release", error_of(ErrorCode::unavailable, [] { open_compiler(CompilerChoice::nvcc); }));
+  for (const char* no_program : {"nvcc", "/tmp"}) {
+    const ScopedEnv nvcc("DG_JIT_NVCC_COMPILER", no_program);
+    expect_in(std::string("DG_JIT_NVCC_COMPILER: ") + no_program + " is no executable file; set it to the path of nvcc",
+              error_of(ErrorCode::unavailable, [] { open_compiler(CompilerChoice::nvcc); }));
+  }
+  const fs::path other_program = directory.path() / "program";
+  write_text(other_program, "#!/bin/sh\necho other program " + std::string(100, 'x') + "\necho its second line\n");
+  chmod(other_program.c_str(), 0755);
+  const ScopedEnv nvcc("DG_JIT_NVCC_COMPILER", other_program.c_str());
+  EXPECT_EQ(error_of(ErrorCode::unavailable, [] { open_compiler(CompilerChoice::nvcc); }),
+            other_program.string() + " --version names no CUDA release (it says \"other program " +
+                std::string(66, 'x') + "\"); set DG_JIT_NVCC_COMPILER to the path of nvcc");
 }
 
 // Compilers may not be newer than the driver: with tests/fake_driver, which says it is of CUDA 12.8.
