@@ -23,6 +23,17 @@ struct CacheOptions {
   }
 };
 
+/// A directory that is not there yet holds nothing; of one that cannot be listed nobody knows.
+void check_listable(const jit::KernelStore& store) {
+  for (const std::filesystem::path& directory : store.directories()) {
+    std::error_code error;
+    const std::filesystem::directory_iterator opened(directory, error);
+    if (error && error != std::errc::no_such_file_or_directory)
+      fail(ErrorCode::io, "cache: {} cannot be listed: {}; name another directory with --cache", directory.string(),
+           error.message());
+  }
+}
+
 void print_path(const CacheOptions& options) {
   const jit::KernelStore store = options.store();
   const std::filesystem::path writable = store.writable_directory();
@@ -40,7 +51,9 @@ void print_path(const CacheOptions& options) {
 }
 
 void print_list(const CacheOptions& options) {
-  const std::vector<jit::CacheEntry> entries = options.store().list();
+  const jit::KernelStore store = options.store();
+  check_listable(store);
+  const std::vector<jit::CacheEntry> entries = store.list();
   const auto add = [](std::uintmax_t sum, const jit::CacheEntry& entry) { return sum + entry.bytes; };
   const std::uintmax_t bytes = std::accumulate(entries.begin(), entries.end(), std::uintmax_t{0}, add);
   if (options.json) {
@@ -64,6 +77,7 @@ void print_list(const CacheOptions& options) {
 
 void remove_all(const CacheOptions& options) {
   jit::KernelStore store = options.store();
+  check_listable(store);
   const jit::KernelStore::Removed removed = store.remove_all();
   const std::size_t left = store.list().size();
   if (options.json)

@@ -89,7 +89,8 @@ class KernelStore {
   /// The key `source` has in the cache.
   static std::string key(const KernelSource& source);
   std::vector<CacheEntry> list() const;
-  /// Removes all entries that can be removed, with what was moved aside; returns how many and their bytes.
+  /// Removes all entries that can be removed, with what was moved aside and what killed processes left; returns how many
+  /// entries, and the bytes of all. What other processes are writing stays.
   struct Removed {
     int entries = 0;
     std::uintmax_t bytes = 0;

@@ -431,10 +431,12 @@ KernelStore::Removed KernelStore::remove_all() {
         lock.emplace(locks / name.substr(0, kKeyDigits), 0ms);
         if (lock->error() == EWOULDBLOCK) continue;  // it may be the holder's, who is writing it
       }
+      // What was moved aside may be anything.
       std::error_code error;
-      const std::uintmax_t bytes = fs::file_size(path, error);
-      if (error || unlink(path.c_str()) != 0) continue;
-      removed.entries += path.extension() == kEntrySuffix;
+      const bool is_file = fs::is_regular_file(fs::symlink_status(path, error));
+      const std::uintmax_t bytes = is_file ? fs::file_size(path, error) : 0;
+      if (error || fs::remove_all(path, error) == 0 || error) continue;
+      removed.entries += is_file && path.extension() == kEntrySuffix;
       removed.bytes += bytes;
     }
     // Those of processes that were killed; one that is held stays.

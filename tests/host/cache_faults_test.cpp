@@ -207,10 +207,16 @@ TEST_F(CacheFaults, WhatIsNoFile) {
               0)
         << what;
     EXPECT_TRUE(store()->get(kSource).cached) << what;
-    fs::remove(entry_path());
+    EXPECT_EQ(files().size(), 2U) << what << " is moved aside";
+    EXPECT_EQ(store()->remove_all().entries, 1) << what;
+    EXPECT_EQ(files(), std::vector<std::string>{}) << what;
   };
   ASSERT_EQ(mkfifo(entry_path().c_str(), 0644), 0);
   rebuilt("a pipe that nobody writes");
+  fs::create_symlink("/nonexistent", entry_path());
+  rebuilt("a link to nothing");
+  fs::create_directories(entry_path() / "with" / "files");
+  rebuilt("a directory");
   fs::create_symlink("/dev/zero", entry_path());
   rebuilt("a device without end");
   fs::create_symlink(entry_path(), entry_path());
