@@ -1,7 +1,9 @@
 // deep_gemm cache: where compiled kernels lie, which, and their removal.
 #include <numeric>
+#include <ranges>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "backend.h"
 #include "commands.h"
@@ -44,9 +46,12 @@ void print_path(const CacheOptions& options) {
                 {"written", writable.empty() ? nlohmann::json() : nlohmann::json(writable.string())}});
     return;
   }
+  if (store.directories().empty())
+    fail(ErrorCode::io,
+         "cache: DG_JIT_CACHE_DIR, XDG_CACHE_HOME and HOME name no directory for the cache; name one with --cache");
   if (writable.empty())
-    fail(ErrorCode::io, "cache: none of the {} cache directories can be written; set DG_JIT_CACHE_DIR",
-         store.directories().size());
+    fail(ErrorCode::io, "cache: no cache directory can be written: {}; name another one with --cache",
+         fmt::join(store.directories() | std::views::transform([](const auto& path) { return path.string(); }), ", "));
   fmt::print("{}\n", writable.string());
 }
 
@@ -102,7 +107,7 @@ void add_cache(CLI::App& app) {
   const auto add = [&](const char* name, const char* what, void (*action)(const CacheOptions&)) {
     auto options = std::make_shared<CacheOptions>();
     CLI::App* subcommand = command->add_subcommand(name, what);
-    subcommand->add_option("--cache", options->directory, "This directory instead of the default ones");
+    add_cache_directory(*subcommand, options->directory, "This directory instead of the default ones");
     add_json(*subcommand, options->json);
     subcommand->callback([options, action] { action(*options); });
   };

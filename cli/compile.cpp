@@ -153,7 +153,7 @@ void add_compile(CLI::App& app) {
       ->required();
   command->add_option("--jobs", options->jobs, "Kernels compiled at once; default: one a core")
       ->check(CLI::Range(1, 1024));
-  command->add_option("--cache", options->cache, "Cache directory to fill; default: see `deep_gemm cache path`");
+  add_cache_directory(*command, options->cache, "Cache directory to fill; default: see `deep_gemm cache path`");
   command->add_flag("--all-m", options->all_m, "All kernels that any m gets with a shape's n and k");
   options->device.add_to(*command);
   options->problem.add_to(*command);

@@ -1,6 +1,5 @@
 // deep_gemm info: what this machine has, what is missing and how to get it. Works with nothing installed.
 #include <link.h>
-#include <unistd.h>
 
 #include <algorithm>
 
@@ -8,6 +7,7 @@
 
 #include "backend.h"
 #include "commands.h"
+#include "jit/files.h"
 #include "options.h"
 #include "output.h"
 
@@ -41,12 +41,6 @@ CompilerInfo find_compiler() {
   }
 }
 
-bool can_be_written(fs::path directory) {
-  std::error_code ignored;
-  while (!fs::exists(directory, ignored) && directory.has_relative_path()) directory = directory.parent_path();
-  return fs::is_directory(directory, ignored) && access(directory.c_str(), W_OK) == 0;
-}
-
 std::string version_text(int driver) { return fmt::format("{}.{}", driver / 1000, driver % 1000 / 10); }
 
 void show(bool json) {
@@ -62,9 +56,8 @@ void show(bool json) {
   const jit::KernelStore store(jit::cache_directories({}), CompilerChoice::automatic, {});
   const std::vector<jit::CacheEntry> entries = store.list();
   const auto entries_in = [&](const fs::path& directory) {
-    return std::count_if(entries.begin(), entries.end(), [&](const jit::CacheEntry& entry) {
-      return entry.path.lexically_normal().string().starts_with((directory / "").lexically_normal().string());
-    });
+    return std::count_if(entries.begin(), entries.end(),
+                         [&](const jit::CacheEntry& entry) { return entry.path == directory / entry.path.filename(); });
   };
   std::error_code ignored;
 
@@ -91,7 +84,7 @@ void show(bool json) {
     for (const fs::path& directory : store.directories()) {
       out["caches"].push_back({{"path", directory.string()},
                                {"exists", fs::is_directory(directory, ignored)},
-                               {"writable", can_be_written(directory)},
+                               {"writable", jit::can_be_written(directory)},
                                {"entries", entries_in(directory)}});
     }
     print_json(out);
@@ -109,9 +102,9 @@ void show(bool json) {
   for (const fs::path& directory : store.directories()) {
     fmt::print("cache     {}  {}, {}, {} kernels\n", directory.string(),
                fs::is_directory(directory, ignored) ? "exists" : "not made yet",
-               can_be_written(directory) ? "writable" : "not writable", entries_in(directory));
+               jit::can_be_written(directory) ? "writable" : "not writable", entries_in(directory));
   }
-  if (store.directories().empty()) fmt::print("cache     none: set DG_JIT_CACHE_DIR or HOME\n");
+  if (store.directories().empty()) fmt::print("cache     none: DG_JIT_CACHE_DIR, XDG_CACHE_HOME and HOME name none\n");
   if (!no_driver.empty()) fmt::print("missing   GPU: {}\n", no_driver);
   if (!compiler.problem.empty()) fmt::print("missing   compiler: {}\n", compiler.problem);
 }

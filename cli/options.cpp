@@ -112,6 +112,12 @@ CLI::Option* add_seed(CLI::App& app, uint64_t& seed) {
       ->capture_default_str();
 }
 
+void add_cache_directory(CLI::App& app, std::string& directory, const std::string& description) {
+  app.add_option("--cache", directory, description)->check([](const std::string& name) {
+    return std::string(name.empty() ? "expected a directory, got nothing" : "");
+  });
+}
+
 void add_json(CLI::App& app, bool& json) { app.add_flag("--json", json, "Print JSON for programs"); }
 
 }  // namespace deep_gemm::cli

@@ -60,6 +60,9 @@ struct DeviceOptions {
   DeviceInfo device() const;
 };
 
+/// Adds `--cache`, which takes no empty name.
+void add_cache_directory(CLI::App& app, std::string& directory, const std::string& description);
+
 /// Adds `--json`.
 void add_json(CLI::App& app, bool& json);
 /// --seed, of the random numbers: a whole number below 2^64.

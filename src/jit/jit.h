@@ -54,7 +54,8 @@ class Compiler {
 /// Throws Error{unavailable} that says where it looked and how to get one.
 std::unique_ptr<Compiler> open_compiler(CompilerChoice choice);
 
-/// Directories of the cache by precedence: `given`, DG_JIT_CACHE_DIR, DG_CACHE_DIR, XDG_CACHE_HOME, HOME.
+/// Directories of the cache, each once: `given`, else of DG_JIT_CACHE_DIR, DG_CACHE_DIR, XDG_CACHE_HOME, HOME. Throws
+/// Error{invalid_argument} where a given one is empty.
 std::vector<std::filesystem::path> cache_directories(const std::vector<std::string>& given);
 
 struct CacheEntry {

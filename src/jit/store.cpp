@@ -80,18 +80,35 @@ const std::string& embedded_digest() {
 }
 
 std::vector<fs::path> cache_directories(const std::vector<std::string>& given) {
-  if (!given.empty()) return {given.begin(), given.end()};
   std::vector<fs::path> directories;
+  const auto add = [&](const fs::path& directory) {
+    const auto plain = [](const fs::path& path) {
+      std::error_code error;
+      const fs::path canonical = fs::weakly_canonical(fs::absolute(path, error), error);
+      return error ? path : canonical / "";
+    };
+    const auto is_it = [&](const fs::path& other) { return plain(other) == plain(directory); };
+    if (std::ranges::none_of(directories, is_it)) directories.push_back(directory);
+  };
+  if (!given.empty()) {
+    for (const std::string& directory : given) {
+      if (directory.empty())
+        fail(ErrorCode::invalid_argument,
+             "cache directory: an empty name is given, expected a path; name none to get the default directories");
+      add(directory);
+    }
+    return directories;
+  }
   if (const auto list = env("DG_JIT_CACHE_DIR")) {
     std::istringstream stream(*list);
     for (std::string directory; std::getline(stream, directory, ':');)
-      if (!directory.empty()) directories.emplace_back(directory);
+      if (!directory.empty()) add(directory);
     return directories;
   }
+  // The XDG specification has relative paths ignored; each working directory would have a cache of its own.
   const char *xdg = std::getenv("XDG_CACHE_HOME"), *home = std::getenv("HOME");
-  // The XDG specification has relative paths ignored.
   if (xdg && *xdg == '/') return {fs::path(xdg) / "deep_gemm"};
-  if (home && *home) return {fs::path(home) / ".cache" / "deep_gemm"};
+  if (home && *home == '/') return {fs::path(home) / ".cache" / "deep_gemm"};
   return {};
 }
 

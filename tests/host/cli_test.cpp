@@ -385,6 +385,11 @@ TEST_F(Cli, CacheOfNothing) {
   EXPECT_EQ(run_json({"cache", "rm"})["removed"], 0);
   EXPECT_EQ(run({"cache", "ls", "--cache", scratch.path("other")}).status, 0);
   const std::string file = scratch.write("file", "");
+  for (const char* action : {"ls", "rm"}) {
+    refused({"cache", action, "--cache", file}, "cache: " + file + " cannot be listed: Not a directory");
+    refused({"cache", action, "--cache", ""}, "--cache");
+  }
+  refused({"compile", "--shapes", DG_SOURCE_DIR "/bench/shapes/dense.csv", "--cache", ""}, "--cache");
   const Result unwritable = run({"cache", "path", "--cache", file + "/below"});
   EXPECT_EQ(unwritable.status, 2);
   refused({"compile", "--shapes", DG_SOURCE_DIR "/bench/shapes/dense.csv", "--cache", file + "/below"},
@@ -431,7 +436,8 @@ TEST_F(Cli, EmptyEnvironment) {
   const auto bare = [&](const std::vector<std::string>& arguments) { return run(arguments, "/usr/bin/env -i"); };
   const Result info = bare({"info"});
   EXPECT_EQ(info.status, 0) << info.err;
-  EXPECT_NE(info.out.find("cache     none: set DG_JIT_CACHE_DIR or HOME"), std::string::npos) << info.out;
+  EXPECT_NE(info.out.find("cache     none: DG_JIT_CACHE_DIR, XDG_CACHE_HOME and HOME name none"), std::string::npos)
+      << info.out;
   EXPECT_EQ(bare({"check", "65", "130", "257", "--backend", "cpu"}).status, 0);
   EXPECT_EQ(bare({"run", "--weights", scratch.path("model"), "--layer", "a.b", "--tokens", "3", "--backend", "cpu",
                   "--output", scratch.path("y.npy")})
@@ -439,12 +445,28 @@ TEST_F(Cli, EmptyEnvironment) {
             0);
   EXPECT_EQ(read_npy(scratch.path("y.npy")).shape, (std::vector<int64_t>{3, 64}));
   EXPECT_EQ(bare({"cache", "ls"}).out, "0 kernels, 0 B\n");
-  for (const std::vector<std::string>& command :
-       {std::vector<std::string>{"cache", "path"}, {"compile", "--shapes", DG_SOURCE_DIR "/bench/shapes/dense.csv"}}) {
-    const Result none = bare(command);
-    EXPECT_EQ(none.status, 2);
-    EXPECT_NE(none.err.find("can be written"), std::string::npos) << none.err;
+  const Result none = bare({"compile", "--shapes", DG_SOURCE_DIR "/bench/shapes/dense.csv"});
+  EXPECT_EQ(none.status, 2);
+  EXPECT_NE(none.err.find("can be written"), std::string::npos) << none.err;
+  for (const char* variables : {"/usr/bin/env -i", "DG_JIT_CACHE_DIR=:"}) {
+    const Result path = run({"cache", "path"}, variables);
+    EXPECT_EQ(path.status, 2);
+    EXPECT_NE(path.err.find("name no directory for the cache; name one with --cache"), std::string::npos) << path.err;
   }
+}
+
+// Directories that lie in each other, or are named twice: each kernel is counted where it lies.
+TEST_F(Cli, InfoCountsKernels) {
+  const test::FakeNvcc nvcc;
+  const std::string outer = scratch.path("cache"), inner = outer + "/inner";
+  const std::string shapes = scratch.write("shapes.csv", "m,n,k\n64,512,512\n");
+  const std::string compiler = "DG_JIT_USE_NVRTC=0 DG_JIT_NVCC_COMPILER=" + quoted(nvcc.path().string());
+  EXPECT_EQ(run({"compile", "--shapes", shapes, "--cache", inner}, compiler).status, 0);
+  const Result info = run({"info", "--json"}, "DG_JIT_CACHE_DIR=" + quoted(outer + ":" + inner + ":" + inner + "/"));
+  const json caches = json::parse(info.out)["caches"];
+  ASSERT_EQ(caches.size(), 2U) << caches;
+  EXPECT_EQ(caches[0]["entries"], 0);
+  EXPECT_EQ(caches[1]["entries"], 1);
 }
 
 // A result that does not fit leaves the one before as it was.

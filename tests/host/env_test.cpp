@@ -100,6 +100,8 @@ TEST(Env, CacheDirectories) {
   const ScopedEnv a("DG_JIT_CACHE_DIR", nullptr), b("DG_CACHE_DIR", nullptr), c("XDG_CACHE_HOME", nullptr),
       d("HOME", nullptr);
   EXPECT_EQ(cache_directories({}), Paths{});
+  const ScopedEnv no_home("HOME", "home");
+  EXPECT_EQ(cache_directories({}), Paths{}) << "relative ones are ignored";
   const ScopedEnv home("HOME", "/home/u");
   EXPECT_EQ(cache_directories({}), Paths{"/home/u/.cache/deep_gemm"});
   const ScopedEnv relative("XDG_CACHE_HOME", "cache");
@@ -111,6 +113,12 @@ TEST(Env, CacheDirectories) {
   const ScopedEnv current("DG_JIT_CACHE_DIR", "/shipped::/own:");
   EXPECT_EQ(cache_directories({}), (Paths{"/shipped", "/own"}));
   EXPECT_EQ(cache_directories({"/given", "x"}), (Paths{"/given", "x"}));
+  const ScopedEnv none("DG_JIT_CACHE_DIR", ":");
+  EXPECT_EQ(cache_directories({}), Paths{});
+  const ScopedEnv twice("DG_JIT_CACHE_DIR", "/a:/b:/a/:/b/../a");
+  EXPECT_EQ(cache_directories({}), (Paths{"/a", "/b"}));
+  EXPECT_EQ(cache_directories({"x", "/a", "./x"}), (Paths{"x", "/a"}));
+  EXPECT_THROW(cache_directories({"/a", ""}), Error);
 }
 
 }  // namespace
