@@ -41,11 +41,13 @@ std::string find_nvcc() {
 void write(const fs::path& path, std::string_view text) {
   std::error_code error;
   fs::create_directories(path.parent_path(), error);
-  if (error) fail(ErrorCode::io, "{} cannot be made: {}", path.parent_path().string(), error.message());
   std::ofstream file(path, std::ios::binary);
   file.write(text.data(), static_cast<std::streamsize>(text.size()));
   file.close();
-  if (!file) fail(ErrorCode::io, "{} cannot be written: {}", path.string(), std::strerror(errno));
+  if (!error && !file) error = std::make_error_code(static_cast<std::errc>(errno));
+  if (error)
+    fail(ErrorCode::io, "{} cannot be written: {} (set TMPDIR to a directory with room)", path.string(),
+         error.message());
 }
 
 std::string read(const fs::path& path) {

@@ -114,7 +114,7 @@ TEST_F(CacheFaults, NoRoomForTheCompiler) {
       DG_REQUIRE(e.code() == ErrorCode::io);
       text = e.what();
     }
-    DG_REQUIRE(text.find("No space left on device") != text.npos);
+    DG_REQUIRE(text.find("No space left on device (set TMPDIR") != text.npos);
     DG_REQUIRE(fs::is_empty(directory()));
     DG_REQUIRE(files("own").empty());
     const ScopedEnv elsewhere("TMPDIR", scratch_.path().c_str());
@@ -133,7 +133,7 @@ TEST_F(CacheFaults, NoRoomForTheCompilersDirectories) {
       return 1;
     } catch (const Error& e) {
       DG_REQUIRE(e.code() == ErrorCode::io);
-      DG_REQUIRE(std::string(e.what()).find("No space left on device") != std::string::npos);
+      DG_REQUIRE(std::string(e.what()).find("No space left on device (set TMPDIR") != std::string::npos);
     }
     DG_REQUIRE(fs::is_empty(directory()));
     return 0;
