@@ -8,14 +8,12 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <future>
 #include <map>
 #include <mutex>
 #include <optional>
 #include <span>
 #include <sstream>
-#include <thread>
 #include <utility>
 
 #include <fmt/ranges.h>
