@@ -53,5 +53,7 @@ template <>
 struct ArgsOf<Layout::k_grouped> {
   using Type = KGroupedArgs;
 };
+template <GemmConfig C>
+using KernelArgs = typename ArgsOf<C.layout>::Type;
 
 }  // namespace deep_gemm

@@ -42,76 +42,15 @@
 
 #include <deep_gemm/core/pipeline.cuh>
 #include <deep_gemm/gemm/args.cuh>
+#include <deep_gemm/gemm/load.cuh>
 #include <deep_gemm/gemm/promote.cuh>
 #include <deep_gemm/gemm/split.cuh>
+#include <deep_gemm/gemm/steps.cuh>
 #include <deep_gemm/gemm/store.cuh>
 #include <deep_gemm/ptx/control.cuh>
 #include <deep_gemm/ptx/wgmma.cuh>
 
 namespace deep_gemm {
-
-/// The blocks of 128 of k that a CTA goes through for a tile: `count` of them from `first` on, at least one. Where there are
-/// none (k = 0, padding, more CTAs than blocks to split) that is one beyond all tensors: TMA fills it with zeros.
-struct Steps {
-  static constexpr uint32_t kNowhere = 1 << 23;  // times 128 is still a coordinate
-  uint32_t first, count;
-};
-
-/// B's scales for blocks of 128 rows: those of 32 steps of a tile in a warp's registers, a step in each lane, and those of
-/// the 32 steps after them on their way: one coalesced load for 32 steps, no shared memory and no barrier.
-template <GemmConfig C>
-struct BlockScales {
-  static constexpr uint32_t kBlocks = scale_blocks_b(C);
-  float current[kBlocks], next[kBlocks];
-
-  /// Where two ways meet, ptxas copies what is being loaded, and waits for it; and it puts off a plain copy of `next` until the
-  /// load after that. With the few steps of a tile whose A is kept this was a twentieth of the time, so there it is one load
-  /// under a condition, and a shuffle in which each lane gets its own. Elsewhere that gained nothing (0.996 to 1.003 of the
-  /// time, H100, 2026-11-28).
-  static constexpr bool kWithoutBranch = C.kept_blocks > 0;
-
-  /// Starts to load those of steps `first` … `first + 31` of a tile, if they are wanted.
-  DG_DEVICE void fetch(const GemmArgs& args, const Tile& tile, const Steps& steps, uint32_t first, bool wanted = true) {
-    const uint32_t step = first + threadIdx.x % 32;
-    const bool is_step = wanted && step < steps.count;
-    if (!kWithoutBranch && !is_step) return;
-    const bool known = args.block_scale_b && steps.first != Steps::kNowhere;
-#pragma unroll
-    for (uint32_t b = 0; b < kBlocks; ++b) {
-      const uint32_t row = min(tile.col / kScaleRows + b, (args.n - 1) / kScaleRows);
-      const int64_t at = tile.group * args.scale_b_stride_group + row * args.scale_b_stride_n;
-      if constexpr (kWithoutBranch) {
-        const float* from = args.block_scale_b + at + (steps.first + step) * args.scale_b_stride_k;
-        next[b] = ptx::load_if(is_step && known, from, 1.f);
-      } else {
-        next[b] = known ? args.block_scale_b[at + (steps.first + step) * args.scale_b_stride_k] : 1.f;
-      }
-    }
-  }
-  DG_DEVICE void turn() {
-#pragma unroll
-    for (uint32_t b = 0; b < kBlocks; ++b)
-      current[b] = kWithoutBranch ? __shfl_sync(~0u, next[b], threadIdx.x % 32) : next[b];
-  }
-  /// Step `i` of the current 32, by all lanes.
-  DG_DEVICE void get(float (&scale)[scales_b(C)], uint32_t i) const {
-#pragma unroll
-    for (uint32_t b = 0; b < kBlocks; ++b) scale[b] = __shfl_sync(~0u, current[b], i);
-  }
-};
-
-/// The rows of A that are kept. `phase`: parity of their barriers; it flips when other rows come.
-struct KeptRows {
-  uint32_t row = ~0u, phase = 1;
-
-  /// Whether these are other rows than before.
-  DG_DEVICE bool turn_to(uint32_t first) {
-    if (first == row) return false;
-    row = first;
-    phase ^= 1;
-    return true;
-  }
-};
 
 template <GemmConfig C>
 struct Fp8Gemm {
@@ -126,107 +65,21 @@ struct Fp8Gemm {
   static constexpr bool kScalesFirst = kWaves > 1 && !kRowScalesB;
   static constexpr bool kKeepsA = C.kept_blocks > 0;
   static constexpr uint32_t kAllReady = 0, kStagesReady = 1;  // named barriers
-  using Args = typename ArgsOf<C.layout>::Type;
+  using Args = KernelArgs<C>;
   using Stages = Ring<C.stages, 1, kMathThreads / 32 * sharers(C)>;
   using Panels = PanelRing<C>;
   using Parts = PartRing<C>;
   using Kept = Ring<max(C.kept_blocks, 1), 1, kMathThreads / 32>;
 
   using Scheduler = typename SchedulerOf<C.layout>::Type;
-  static constexpr bool kGroupsOfA = C.layout == Layout::masked;
-  static constexpr bool kGroupsOfB = C.layout != Layout::dense && C.layout != Layout::k_grouped;
 
   DG_DEVICE static Scheduler scheduler(const Args& args) { return Scheduler(C, args.work, blockIdx.x); }
-  DG_DEVICE static Steps steps(const Args& args, const Tile& tile) {
-    constexpr bool kPadding = C.layout == Layout::contiguous || C.layout == Layout::offsets;
-    uint32_t depth = args.k;
-    if constexpr (C.layout == Layout::k_grouped) depth = args.depth[tile.group];
-    const uint32_t all = kPadding && tile.row >= tile.valid_end ? 0 : ceil_div(depth, kTileK);
-    Steps own{0, all};
-    if constexpr (C.split_k) {
-      own.first = all * ptx::cluster_rank() / C.cluster;
-      own.count = all * (ptx::cluster_rank() + 1) / C.cluster - own.first;
-    }
-    if (own.count == 0) own = {Steps::kNowhere, 1};
-    return own;
-  }
+
   /// The part of a tile that this CTA stores.
   DG_DEVICE static Tile stored_part(const Args& args, Tile tile) {
     if constexpr (C.split_k) tile.col += ptx::cluster_rank() * stored_cols(C);
     if constexpr (C.layout == Layout::k_grouped) tile.group = args.of_d[tile.group];
     return tile;
-  }
-
-  /// One operand's part of a stage. `kShare`: this many CTAs of the cluster load a part each and multicast it. `kStream`, B
-  /// only: its lines leave L2 before all others.
-  template <uint32_t kRows, uint32_t kShare, bool kGroups, bool kStream = false>
-  DG_DEVICE static void load_operand(uint8_t* slot, const TensorMap& map, uint64_t* full, uint32_t k, uint32_t row,
-                                     uint32_t group) {
-    constexpr uint32_t kPart = kRows / kShare, kAll = (1 << kShare) - 1;
-    const uint32_t first = kShare == 1 ? 0 : ptx::cluster_rank() * kPart;
-    slot += first * kTileK;
-    if constexpr (kStream) {
-      const uint64_t policy = ptx::evict_first_policy();
-      if constexpr (kGroups) ptx::tma_load_3d_hint(slot, map, full, policy, k, row, group);
-      if constexpr (kShare == 1 && !kGroups) ptx::tma_load_2d_hint(slot, map, full, policy, k, row);
-      if constexpr (kShare > 1 && !kGroups)
-        ptx::tma_load_2d_multicast_hint(slot, map, full, policy, k, row + first, kAll);
-    } else {
-      if constexpr (kShare == 1 && kGroups) ptx::tma_load_3d(slot, map, full, k, row, group);
-      if constexpr (kShare == 1 && !kGroups) ptx::tma_load_2d(slot, map, full, k, row);
-      if constexpr (kShare > 1 && kGroups) ptx::tma_load_3d_multicast(slot, map, full, k, row + first, group, kAll);
-      if constexpr (kShare > 1 && !kGroups) ptx::tma_load_2d_multicast(slot, map, full, k, row + first, kAll);
-    }
-  }
-  DG_DEVICE static const TensorMap& map_a(const Args& args, const Tile& tile) {
-    if constexpr (C.layout == Layout::k_grouped) {
-      return args.maps[tile.group].a;
-    } else {
-      return args.a;
-    }
-  }
-  DG_DEVICE static const TensorMap& map_b(const Args& args, const Tile& tile) {
-    if constexpr (C.layout == Layout::k_grouped) {
-      return args.maps[tile.group].b;
-    } else {
-      return args.b;
-    }
-  }
-
-  DG_DEVICE static void load_a(uint8_t* smem, uint32_t slot, uint64_t* full, const Args& args, const Tile& tile,
-                               uint32_t block) {
-    load_operand<C.tile_m, cluster_n(C), kGroupsOfA>(smem + kSmem.a + slot * a_stage_bytes(C), map_a(args, tile), full,
-                                                     block * kTileK, tile.row, tile.group);
-  }
-  DG_DEVICE static void load_b(uint8_t* smem, uint32_t slot, uint64_t* full, const Args& args, const Tile& tile,
-                               uint32_t block) {
-    uint8_t* slot_of_b = smem + kSmem.b + slot * b_stage_bytes(C);
-    if (C.layout != Layout::k_grouped && args.stream_b) {
-      load_operand<C.tile_n, cluster_m(C), kGroupsOfB, true>(slot_of_b, map_b(args, tile), full, block * kTileK,
-                                                             tile.col, tile.group);
-    } else {
-      load_operand<C.tile_n, cluster_m(C), kGroupsOfB>(slot_of_b, map_b(args, tile), full, block * kTileK, tile.col,
-                                                       tile.group);
-    }
-  }
-  DG_DEVICE static void load_scales_of_a(uint8_t* smem, uint32_t slot, uint64_t* full, const Args& args,
-                                         const Tile& tile, uint32_t block) {
-    uint8_t* scale_a = smem + kSmem.scale_a + slot * scale_a_stage_bytes(C);
-    if constexpr (C.layout == Layout::k_grouped) block += args.first_block[tile.group];
-    if constexpr (C.scaled_a && C.layout == Layout::masked) {
-      ptx::tma_load_3d(scale_a, args.scale_a, full, tile.row, block, tile.group);
-    } else if constexpr (C.scaled_a && C.layout == Layout::offsets) {
-      ptx::tma_load_3d(scale_a, args.scale_a, full, 0, tile.row / 4, block);
-    } else if constexpr (C.scaled_a) {
-      ptx::tma_load_2d(scale_a, args.scale_a, full, tile.row, block);
-    }
-  }
-  /// Of its rows.
-  DG_DEVICE static void load_scales_of_b(uint8_t* smem, uint32_t slot, uint64_t* full, const Args& args,
-                                         const Tile& tile, uint32_t block) {
-    if constexpr (C.layout == Layout::k_grouped) block += args.first_block[tile.group];
-    if constexpr (kRowScalesB)
-      ptx::tma_load_2d(smem + kSmem.scale_b + slot * scale_b_stage_bytes(C), args.scale_b, full, tile.col, block);
   }
 
   /// All threads of the CTA, or of the cluster, meet once: barriers are initialised before it.
@@ -259,7 +112,7 @@ struct Fp8Gemm {
     typename Stages::Position at;
     KeptRows kept_rows;
     for (; more; more = tiles.pop(tile)) {
-      const Steps own = steps(args, tile);
+      const Steps own = steps_of<C>(args, tile);
       const bool brings_a = kKeepsA && kept_rows.turn_to(tile.row);
 #pragma unroll 1  // copies of this loop only cost time to compile
       for (uint32_t step = 0; step < own.count; ++step, at.advance()) {
@@ -268,18 +121,18 @@ struct Fp8Gemm {
           kept.wait_empty({step, kept_rows.phase}, tile);
           if (ptx::elect_one()) {
             ptx::mbarrier_arrive_expect_tx(kept.full + step, loaded_a_bytes(C, args.work.m));
-            load_a(smem, step, kept.full + step, args, tile, block);
-            load_scales_of_a(smem, step, kept.full + step, args, tile, block);
+            Load<C>::a(smem, step, kept.full + step, args, tile, block);
+            Load<C>::scales_of_a(smem, step, kept.full + step, args, tile, block);
           }
         }
         ring.wait_empty(at, tile);
         if (!ptx::elect_one()) continue;
         uint64_t* full = ring.full + at.slot;
         ptx::mbarrier_arrive_expect_tx(full, args.stage_bytes);
-        if constexpr (!kKeepsA) load_a(smem, at.slot, full, args, tile, block);
-        load_b(smem, at.slot, full, args, tile, block);
-        if constexpr (!kKeepsA) load_scales_of_a(smem, at.slot, full, args, tile, block);
-        load_scales_of_b(smem, at.slot, full, args, tile, block);
+        if constexpr (!kKeepsA) Load<C>::a(smem, at.slot, full, args, tile, block);
+        Load<C>::b(smem, at.slot, full, args, tile, block);
+        if constexpr (!kKeepsA) Load<C>::scales_of_a(smem, at.slot, full, args, tile, block);
+        Load<C>::scales_of_b(smem, at.slot, full, args, tile, block);
       }
     }
     if (ptx::elect_one()) ptx::griddepcontrol_launch_dependents();
@@ -299,7 +152,7 @@ struct Fp8Gemm {
     if constexpr (C.layout == Layout::dense) {
       Tile tile;
       if (Scheduler tiles = scheduler(args); !args.prefetch_b || !tiles.pop(tile)) return;
-      const Steps own = steps(args, tile);
+      const Steps own = steps_of<C>(args, tile);
       for (uint32_t step = 0; step < min(own.count, C.stages); ++step)
         ptx::tma_prefetch_2d(args.b, (own.first + step) * kTileK, tile.col);
     }
@@ -334,11 +187,11 @@ struct Fp8Gemm {
     KeptRows kept_rows;
     Tile next;
     bool more = tiles.pop(next), is_full = false;
-    if (!kRowScalesB && more) block_scales.fetch(args, next, steps(args, next), 0);
+    if (!kRowScalesB && more) block_scales.fetch(args, next, steps_of<C>(args, next), 0);
     while (more) {
       const Tile tile = next;
       const uint32_t offset = tile.col % kScaleRows;
-      const Steps own = steps(args, tile);
+      const Steps own = steps_of<C>(args, tile);
       const bool waits_for_a = kKeepsA && kept_rows.turn_to(tile.row);
       float sum[kRowWaves][C.tile_n / 2];
 
@@ -347,11 +200,12 @@ struct Fp8Gemm {
         const bool of_this = from + 32 < own.count;
         if constexpr (BlockScales<C>::kWithoutBranch) {
           const Tile its = of_this ? tile : next;
-          block_scales.fetch(args, its, of_this ? own : steps(args, next), of_this ? from + 32 : 0, of_this || more);
+          block_scales.fetch(args, its, of_this ? own : steps_of<C>(args, next), of_this ? from + 32 : 0,
+                             of_this || more);
         } else if (of_this) {
           block_scales.fetch(args, tile, own, from + 32);
         } else if (more) {
-          block_scales.fetch(args, next, steps(args, next), 0);
+          block_scales.fetch(args, next, steps_of<C>(args, next), 0);
         }
       };
       const auto step = [&](bool is_first, uint32_t i) __attribute__((always_inline)) {
