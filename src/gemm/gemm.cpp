@@ -159,6 +159,8 @@ void k_grouped_fp8_gemm_nt(Context& context, const Fp8Tensor& a, const Fp8Tensor
 }
 
 CompileReport compile(Context& context, const GemmConfig& config) {
+  if (const char* why = why_illegal(config))
+    fail(ErrorCode::invalid_argument, "compile: config {} cannot run: {}", kernel_name(config), why);
   const jit::KernelSource source = kernel_source(config);
   const jit::Binary binary = context.impl().store.get(source);
   return {.name = source.entry,

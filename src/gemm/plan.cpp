@@ -171,14 +171,26 @@ std::vector<PlanCandidate> ranked(const std::vector<GemmConfig>& configs, const 
   return all;
 }
 
+/// `c` for the problem's operands, scales and layout.
+GemmConfig in_form_of(const Problem& p, GemmConfig c) {
+  c.layout = p.layout;
+  c.a_type = p.a_type, c.b_type = p.b_type, c.d_type = p.d_type;
+  c.scaled_a = p.scaled_a, c.scale_rows_b = p.scale_rows_b;
+  c.accumulate = p.accumulate;
+  return c;
+}
+
 /// Never empty.
 std::vector<PlanCandidate> ranked_among(const std::vector<GemmConfig>& kernels, const Problem& p,
                                         const DeviceInfo& device) {
   std::vector<PlanCandidate> order = ranked(kernels, p, device);
   if (order.empty()) order = ranked(candidates(p, device), p, device);  // too few SMs for any of them
-  if (order.empty())
-    fail(ErrorCode::invalid_argument, "plan: no kernel is legal on {} with {} SMs and {} bytes of shared memory",
-         device.name, usable_sms(p, device), device.smem_bytes);
+  if (order.empty()) {
+    // What keeps this one from running keeps all.
+    const GemmConfig least = in_form_of(p, {.tile_m = 64, .tile_n = 32, .stages = 2});
+    fail(ErrorCode::invalid_argument, "plan: no kernel is legal on {} with {} SMs and {} bytes of shared memory: {}",
+         device.name, usable_sms(p, device), device.smem_bytes, why_illegal(least, p, device));
+  }
   return order;
 }
 
@@ -200,11 +212,8 @@ const char* why_illegal(const GemmConfig& c, const Problem& p, const DeviceInfo&
 
 std::vector<GemmConfig> candidates(const Problem& p, const DeviceInfo& device) {
   std::vector<GemmConfig> configs;
-  const auto add = [&](GemmConfig c) {
-    c.layout = p.layout;
-    c.a_type = p.a_type, c.b_type = p.b_type, c.d_type = p.d_type;
-    c.scaled_a = p.scaled_a, c.scale_rows_b = p.scale_rows_b;
-    c.accumulate = p.accumulate;
+  const auto add = [&](const GemmConfig& shape) {
+    GemmConfig c = in_form_of(p, shape);
     // Where a step is one wave, the next step's wgmma can be issued amid its promotion only if the loop is unrolled: 1 to 7 %
     // less time, for a third more to compile.
     c.unroll = row_waves(c) * col_waves(c) == 1 ? 2 : 1;

@@ -385,7 +385,17 @@ TEST(Plan, IllegalConfigsAreErrorsThatSayWhy) {
 TEST(Plan, DevicesWithoutRoomForAnyKernelAreErrors) {
   DeviceInfo tiny = made_up();
   tiny.smem_bytes = 1024;
-  expect_rejected({.m = 300, .n = 520, .k = 700}, tiny, {}, {"plan", "made up", "1024"});
+  expect_rejected({.m = 300, .n = 520, .k = 700}, tiny, {}, {"plan", "made up", "1024", "more shared memory"});
+}
+
+TEST(Plan, ProblemsThatNoKernelSolvesAreErrorsThatSayWhy) {
+  const DeviceInfo h100 = DeviceInfo::h100();
+  const auto rejected = [&](const Problem& p, const char* why) { expect_rejected(p, h100, {}, {"plan", why}); };
+  rejected({.m = 1, .n = 2, .k = 3, .a_type = DType::bf16}, "a_type must be e4m3 or e5m2");
+  rejected({.m = 1, .n = 2, .k = 3, .d_type = DType::i32}, "d_type must be bf16 or f32");
+  rejected({.m = 1, .n = 2, .k = 3, .scale_rows_b = 5}, "scale_rows_b must be 1 or 128");
+  rejected({.m = 1, .n = 2, .k = 3, .accumulate = true, .layout = Layout::masked}, "experts");
+  rejected({.m = 1, .n = 2, .k = 3, .layout = Layout::k_grouped}, "k_grouped accumulates into f32");
 }
 
 TEST(Plan, KnownDevicesGetTheRatesOfTheirPreset) {
