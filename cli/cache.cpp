@@ -90,7 +90,7 @@ void remove_all(const CacheOptions& options) {
   else
     fmt::print("{} kernels removed, {}\n", removed.entries, bytes_text(static_cast<double>(removed.bytes)));
   if (left > 0) {
-    fmt::print(stderr, "deep_gemm: {} kernels cannot be removed; `deep_gemm cache ls` shows where they lie\n", left);
+    say(fmt::format("deep_gemm: {} kernels cannot be removed; `deep_gemm cache ls` shows where they lie\n", left));
     throw ExitCode{1};
   }
 }

@@ -169,12 +169,15 @@ void to_mn_major_aligned(Context& context, const TensorView& all_scale, const Te
          "{}: out has strides [{}, {}], expected [1, pitch] with a pitch of at least {} and a multiple of 4", kFunction,
          out.strides[0], out.strides[1], tma_aligned_rows(mn));
   if (mn == 0 || blocks == 0) return;
-  const int64_t column = tma_aligned_rows(mn);
-  const bool apart = out_group_stride >= (blocks - 1) * pitch + column;
-  const bool interleaved = out_group_stride >= column && pitch >= (groups - 1) * out_group_stride + column;
+  // `count` columns of which each begins a `stride` after the one before it fit into `room`.
+  const auto fit = [column = tma_aligned_rows(mn)](int64_t count, int64_t stride, int64_t room) {
+    return stride >= column && room >= column && (room - column) / stride >= count - 1;
+  };
+  const bool apart = fit(blocks, pitch, out_group_stride), interleaved = fit(groups, out_group_stride, pitch);
   if (groups > 1 && !apart && !interleaved)
-    fail(ErrorCode::invalid_argument, "{}: out has groups {} elements apart, which overlap: expected at least {}",
-         kFunction, out_group_stride, (blocks - 1) * pitch + column);
+    fail(ErrorCode::invalid_argument,
+         "{}: out has groups {} elements apart, which overlap: each has {} columns {} apart", kFunction,
+         out_group_stride, blocks, pitch);
   if (!impl.cuda) {
     for (int64_t g = 0; g < groups; ++g)
       cpu::copy_scales(grouped ? all_scale.at(g) : scale, grouped ? all_out.at(g) : out);
