@@ -59,10 +59,9 @@ std::string read_text(const std::string& path) {
   return text;
 }
 
-void write_report(const std::string& path, const bench::Report& report) {
+void write_report(OutputFile& file, const bench::Report& report) {
   const std::string text =
       bench::to_json(report).dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
-  OutputFile file(path);
   file.write(std::as_bytes(std::span(text)));
   file.commit();
 }
@@ -107,16 +106,21 @@ void run(const BenchOptions& given) {
   report.command = command_line();
   Context context(Device{DeviceType::cuda, 0}, context_options());
   const bool to_file = !given.json.empty() && given.json != "-";
-  bool rewritten = false;
+  std::unique_ptr<OutputFile> pipe;
   if (to_file) {  // a file that cannot be written must not cost a whole run
     std::error_code error;
     const std::filesystem::path directory = std::filesystem::path(given.json).parent_path();
     if (!directory.empty()) std::filesystem::create_directories(directory, error);
-    // Written anew after each shape, so that a run that is cut off leaves what it had; to a pipe only once.
-    rewritten = OutputFile(given.json).is_beside();
+    // A file is written anew after each shape, so that a run that is cut off leaves what it had; a pipe gets all at the end.
+    pipe = std::make_unique<OutputFile>(given.json);
+    if (pipe->is_beside()) pipe.reset();
   }
   if (const char* revision = std::getenv("DG_REVISION")) report.revision = revision;
 
+  const auto rewrite = [&] {
+    OutputFile file(given.json);
+    write_report(file, report);
+  };
   auto say = [](const std::string& line) { cli::say(fmt::format("bench: {}\n", one_line(line))); };
   bench::Harness harness(context, report.options, say);
   harness.compile(shapes);
@@ -143,14 +147,17 @@ void run(const BenchOptions& given) {
                                          ours.check && ours.check->mismatches ? " WRONG" : "", done.seconds)
                            : fmt::format("{} {}", name, ours.error));
     report.machine = harness.machine();
-    if (rewritten) write_report(given.json, report);
+    if (to_file && !pipe) rewrite();
   }
   report.machine = harness.machine();
   if (given.json == "-") {
     print_json(bench::to_json(report));
     cli::say(text_of(report));
   } else {
-    if (to_file) write_report(given.json, report);
+    if (pipe)
+      write_report(*pipe, report);
+    else if (to_file)
+      rewrite();
     fmt::print("{}", text_of(report));
   }
   if (broken) throw *broken;

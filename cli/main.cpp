@@ -1,8 +1,5 @@
 // deep_gemm: the library from the command line. Exit status: 0 good, 1 the work itself failed (a mismatch, a spill), 2
 // wrong usage or an error, which is said on one line.
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <cstdio>
 #include <iostream>
 #include <new>
@@ -72,11 +69,7 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  // Else a file opened later would take the place of a standard one that is closed, and get what is printed there.
-  int next;
-  do next = open("/dev/null", O_RDONLY);
-  while (next >= 0 && next <= STDERR_FILENO);
-  close(next);
+  open_standard_files();
   const int status = run(argc, argv);
   std::cout.flush();
   if (std::fflush(stdout) != 0 || std::ferror(stdout)) return complain("cannot write to standard output");

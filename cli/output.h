@@ -45,6 +45,10 @@ class Progress {
   bool terminal_;
 };
 
+/// Opens what is closed of standard input, output and error, so that no file opened later takes its place and gets what is
+/// printed there.
+void open_standard_files();
+
 /// Writes to standard error what cannot be said elsewhere; where that is closed or full, nothing happens.
 void say(std::string_view text);
 

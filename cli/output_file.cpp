@@ -39,22 +39,22 @@ void remove_at_signals(const std::string& part) {
 /// Where a chain of symbolic links leads, be there a file or not.
 fs::path followed(fs::path path) {
   std::error_code error;
-  constexpr int kMostLinks = 40;  // as the kernel follows
-  for (int i = 0; i < kMostLinks && fs::is_symlink(path, error); ++i)
-    path = path.parent_path() / fs::read_symlink(path, error);
+  while (fs::is_symlink(path, error)) path = path.parent_path() / fs::read_symlink(path, error);
   return path;
 }
 
 }  // namespace
 
-OutputFile::OutputFile(const std::string& path) : path_(path), target_(followed(path)) {
+OutputFile::OutputFile(const std::string& path) : path_(path) {
   struct stat old {};
-  const bool exists = stat(target_.c_str(), &old) == 0;
-  if (exists && !S_ISREG(old.st_mode)) {
-    descriptor_ = open(target_.c_str(), O_WRONLY | O_CLOEXEC);
+  const bool exists = stat(path.c_str(), &old) == 0;
+  if (!exists && errno != ENOENT) fail_writing(errno);
+  if (exists && !S_ISREG(old.st_mode)) {  // by the name given: what /dev/stdout links to may have none
+    descriptor_ = open(path.c_str(), O_WRONLY | O_CLOEXEC);
     if (descriptor_ < 0) fail_writing(errno);
     return;
   }
+  target_ = followed(path);
   std::random_device random;
   std::string part;
   do {

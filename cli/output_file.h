@@ -30,7 +30,7 @@ class OutputFile {
  private:
   [[noreturn]] void fail_writing(int error) const;
 
-  std::string path_, target_, part_;  ///< as given; what is replaced; what is written, empty where that is `target_`
+  std::string path_, target_, part_;  ///< as given; what is replaced; what is written, both empty where that is `path_`
   int descriptor_ = -1;
 };
 

@@ -149,6 +149,29 @@ TEST_F(Output, TellsFilesFromPipes) {
   EXPECT_TRUE(files().empty());
 }
 
+// /dev/stdout and the shell's >(…) are such names; what they link to has none of its own.
+TEST_F(Output, PipesByTheirDescriptor) {
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  {
+    OutputFile file(fmt::format("/proc/self/fd/{}", ends[1]));
+    EXPECT_FALSE(file.is_beside());
+    file.write(bytes_of("text"));
+    file.commit();
+  }
+  close(ends[1]);
+  char got[8] = {};
+  EXPECT_EQ(read(ends[0], got, sizeof got), 4);
+  EXPECT_STREQ(got, "text");
+  close(ends[0]);
+}
+
+TEST_F(Output, LinksInACircleAreErrors) {
+  fs::create_symlink("b", scratch.path("a"));
+  fs::create_symlink("a", scratch.path("b"));
+  EXPECT_TRUE(fails_with("cannot be written: Too many levels", [&] { OutputFile(scratch.path("a")); }));
+}
+
 // In a container the process's number is the same each time, and so is that of whoever was killed and left a part.
 TEST_F(Output, WhatWasLeftByAnotherIsNotInTheWay) {
   scratch.write(fmt::format("x.{}.part", getpid()), "of a process with this number");
