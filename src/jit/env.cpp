@@ -9,8 +9,7 @@ namespace {
 constexpr EnvVariable kVariables[] = {
     {"DG_JIT_CACHE_DIR", "DG_CACHE_DIR",
      "Directories of the disk cache, separated by colons: read in order; a new entry goes to the first that takes it. "
-     "Default: "
-     "$XDG_CACHE_HOME/deep_gemm, else ~/.cache/deep_gemm"},
+     "Default: $XDG_CACHE_HOME/deep_gemm, else ~/.cache/deep_gemm"},
     {"DG_JIT_USE_NVRTC", nullptr, "0: compile with nvcc instead of NVRTC"},
     {"DG_NVRTC_LIBRARY", nullptr, "Path of the NVRTC library to use; nothing else is searched"},
     {"DG_JIT_NVCC_COMPILER", "DG_NVCC_COMPILER", "Path of the nvcc to use; nothing else is searched"},

@@ -22,8 +22,7 @@ std::string find_nvcc() {
     if (!is_program(*path))
       fail(ErrorCode::unavailable,
            "DG_JIT_NVCC_COMPILER: {} is no executable file; set it to the path of nvcc, or unset it to have nvcc "
-           "searched "
-           "for",
+           "searched for",
            *path);
     return *path;
   }
@@ -41,10 +40,11 @@ std::string find_nvcc() {
 void write(const fs::path& path, std::string_view text) {
   std::error_code error;
   fs::create_directories(path.parent_path(), error);
+  errno = 0;
   std::ofstream file(path, std::ios::binary);
   file.write(text.data(), static_cast<std::streamsize>(text.size()));
   file.close();
-  if (!error && !file) error = std::make_error_code(static_cast<std::errc>(errno));
+  if (!error && !file) error = std::make_error_code(static_cast<std::errc>(errno != 0 ? errno : EIO));
   if (error)
     fail(ErrorCode::io, "{} cannot be written: {} (set TMPDIR to a directory with room)", path.string(),
          error.message());

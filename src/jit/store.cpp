@@ -434,6 +434,13 @@ std::vector<CacheEntry> KernelStore::list() const {
 
 KernelStore::Removed KernelStore::remove_all() {
   Removed removed;
+  const auto is_locked = [&](const std::string& key) {
+    return std::ranges::any_of(impl_->directories, [&](const fs::path& directory) {
+      const fs::path path = directory / kLockDirectory / key;
+      std::error_code ignored;
+      return fs::exists(path, ignored) && FileLock(path, 0ms).error() == EWOULDBLOCK;
+    });
+  };
   for (const fs::path& directory : impl_->directories) {
     const fs::path locks = directory / kLockDirectory;
     bool any = false;
@@ -441,16 +448,13 @@ KernelStore::Removed KernelStore::remove_all() {
       const std::string name = path.filename();
       if (!is_ours(name)) continue;
       any = true;
-      std::optional<FileLock> lock;
-      if (name.find(kTemporaryMark) != std::string::npos) {
-        lock.emplace(locks / name.substr(0, kKeyDigits), 0ms);
-        if (lock->error() == EWOULDBLOCK) continue;  // it may be the holder's, who is writing it
-      }
-      // What was moved aside may be anything.
+      // It may be the holder's, who is writing it; the lock may lie in another directory.
+      if (name.find(kTemporaryMark) != std::string::npos && is_locked(name.substr(0, kKeyDigits))) continue;
+      // What was moved aside may be anything, an entry also a link to a file.
       std::error_code error;
-      const bool is_file = fs::is_regular_file(fs::symlink_status(path, error));
+      const bool is_file = fs::is_regular_file(path, error);
       const std::uintmax_t bytes = is_file ? fs::file_size(path, error) : 0;
-      if (error || fs::remove_all(path, error) == 0 || error) continue;
+      if (fs::remove_all(path, error) == 0 || error) continue;
       removed.entries += is_file && path.extension() == kEntrySuffix;
       removed.bytes += bytes;
     }

@@ -118,6 +118,32 @@ TEST_F(Cache, RemoveKeepsTemporariesOfKeysThatAreLocked) {
   EXPECT_TRUE(fs::is_empty(directory()));
 }
 
+// A writer whose lock is in the first directory may write to the second one.
+TEST_F(Cache, RemoveKeepsTemporariesWhoseLockIsElsewhere) {
+  const fs::path first = directory() / "first", second = directory() / "second";
+  const std::string key(32, '1');
+  write_text(second / (key + ".dgk.tmp-1-1"), "keep");
+  KernelStore both({first, second}, CompilerChoice::nvcc, {});
+  {
+    const FileLock lock(first / "locks" / key, std::chrono::seconds(0));
+    ASSERT_TRUE(lock.held());
+    EXPECT_EQ(both.remove_all().bytes, 0U);
+  }
+  EXPECT_EQ(both.remove_all().bytes, 4U);
+}
+
+TEST_F(Cache, RemoveCountsEntriesThatAreLinks) {
+  store()->get({"kernel", "// text"});
+  const fs::path entry = directory() / files().at(0), shipped = directory() / "shipped";
+  fs::rename(entry, shipped);
+  fs::create_symlink(shipped, entry);
+  ASSERT_EQ(store()->list().size(), 1U);
+  const KernelStore::Removed removed = store()->remove_all();
+  EXPECT_EQ(removed.entries, 1);
+  EXPECT_EQ(removed.bytes, fs::file_size(shipped));
+  EXPECT_EQ(files(), std::vector<std::string>{"shipped"});
+}
+
 // Whoever clears the cache meanwhile, kernels are compiled and written.
 TEST_F(Cache, RemoveWhileOthersCompile) {
   std::atomic<bool> stop = false;
