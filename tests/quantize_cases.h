@@ -328,11 +328,9 @@ TEST_P(LayoutTest, TransposeRejectsGroupsThatOverlap) {
         to_mn_major_aligned(context(), from, to);
         ADD_FAILURE() << "accepted groups " << apart << " apart";
       } catch (const Error& error) {
-        EXPECT_EQ(
-            std::string(error.what()),
-            fmt::format(
-                "to_mn_major_aligned: out has groups {} elements apart, which overlap: each has 3 columns 8 apart",
-                apart));
+        EXPECT_EQ(std::string(error.what()), fmt::format("to_mn_major_aligned: out has groups {} elements apart, "
+                                                         "expected them side by side: each has 3 columns 8 apart",
+                                                         apart));
       }
     }
   }

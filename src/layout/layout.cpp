@@ -176,7 +176,7 @@ void to_mn_major_aligned(Context& context, const TensorView& all_scale, const Te
   const bool apart = fit(blocks, pitch, out_group_stride), interleaved = fit(groups, out_group_stride, pitch);
   if (groups > 1 && !apart && !interleaved)
     fail(ErrorCode::invalid_argument,
-         "{}: out has groups {} elements apart, which overlap: each has {} columns {} apart", kFunction,
+         "{}: out has groups {} elements apart, expected them side by side: each has {} columns {} apart", kFunction,
          out_group_stride, blocks, pitch);
   if (!impl.cuda) {
     for (int64_t g = 0; g < groups; ++g)
