@@ -116,7 +116,9 @@ TensorView Arguments::from_dlpack(const dlpack::Tensor& t, const char* name, con
     view.dtype = *bytes_;
   else
     fail(ErrorCode::invalid_argument, "{}: {} is {}, expected {}{}", function_, name, name_of(t.dtype), types,
-         is(dlpack::kUInt, 8) && types == kFp8 ? "; say what its bytes are with dtype=\"e4m3\" or dtype=\"e5m2\"" : "");
+         is(dlpack::kUInt, 8) && std::string_view(types) == kFp8
+             ? "; say what its bytes are with dtype=\"e4m3\" or dtype=\"e5m2\""
+             : "");
   if (t.rank < 1 || t.rank > TensorView::kMaxRank)
     fail(ErrorCode::invalid_argument, "{}: {} has {} dimensions, expected 1 to {}", function_, name, t.rank,
          TensorView::kMaxRank);

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -36,9 +36,9 @@ def integer(function: str, name: str, given: Any, bits: int) -> int:
 
 
 def integers(function: str, name: str, given: Any) -> list[int]:
-    """The numbers of a sequence or tensor."""
+    """The numbers of a tensor, or of whatever else can be gone through."""
     if hasattr(given, "tolist"):
         given = given.tolist()
-    if isinstance(given, str) or not isinstance(given, Sequence):
+    if isinstance(given, str) or not isinstance(given, Iterable):
         raise TypeError(f"{function}: {name} is of type {type(given).__name__}, expected a list of integers")
     return [integer(function, f"{name}[{i}]", size, 32) for i, size in enumerate(given)]

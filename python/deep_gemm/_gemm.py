@@ -64,7 +64,7 @@ def _transposed(function: str, name: str, operand: Operand, shape: str) -> Opera
     data, scales = pair(function, name, operand)
     if len(data.shape) != 2:
         raise ValueError(f"{function}: {name} has {len(data.shape)} dimensions, expected 2")
-    strides = data.stride() if callable(getattr(data, "stride", None)) else [s // data.itemsize for s in data.strides]
+    strides = data.stride() if hasattr(data, "stride") else [s // data.itemsize for s in data.strides]
     if data.shape[0] > 1 and strides[0] != 1:
         raise ValueError(
             f"{function}: {name} is {list(data.shape)} with strides {list(strides)}, expected stride 1 along its first dimension, k: "

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from . import _C
-from ._arguments import pair
+from ._arguments import integer, pair
 
 try:
     import torch
@@ -191,12 +191,16 @@ def _rows_b(function: str, recipes: tuple[Any, Any, Any]) -> int:
     return both[1] if both is not None else b[0] if b is not None else 128
 
 
+def _address(function: str, stream: int | None) -> int | None:
+    return None if stream is None else integer(function, "stream", stream, 64)
+
+
 def gemm(a: Any, b: Any, d: Any, c: Any, recipes: tuple[Any, Any, Any], dtype: str | None, stream: int | None) -> None:
     """The call through torch's dispatcher."""
     rows_b = _rows_b("fp8_gemm_nt", recipes)
     operands = _operands("fp8_gemm_nt", a, b, dtype)
     _check_tensors("fp8_gemm_nt", d=d, **({} if c is None else {"c": c}))
-    torch.ops.deep_gemm.fp8_gemm_nt(*operands, d, c, rows_b, stream)
+    torch.ops.deep_gemm.fp8_gemm_nt(*operands, d, c, rows_b, _address("fp8_gemm_nt", stream))
 
 
 def m_grouped(
@@ -218,7 +222,8 @@ def m_grouped(
         raise ValueError(f"{function}: recipe is (1, 1, 128), expected (1, 128, 128)")
     operands = _operands(function, a, b, dtype)
     _check_tensors(function, d=d, groups_of=groups_of)
-    torch.ops.deep_gemm.m_grouped_fp8_gemm_nt(layout, *operands, d, groups_of, expected_m, alignment, zero_padding, stream)
+    rest = expected_m, alignment, zero_padding, _address(function, stream)
+    torch.ops.deep_gemm.m_grouped_fp8_gemm_nt(layout, *operands, d, groups_of, *rest)
 
 
 def k_grouped(a: Any, b: Any, d: Any, ks: list[int], c: Any, recipe: Any, dtype: str | None, stream: int | None) -> None:
@@ -228,7 +233,7 @@ def k_grouped(a: Any, b: Any, d: Any, ks: list[int], c: Any, recipe: Any, dtype:
         raise ValueError(f"{function}: recipe is {tuple(recipe)}, expected (1, 1, 128)")
     operands = _operands(function, a, b, dtype)
     _check_tensors(function, d=d, **({} if c is None else {"c": c}))
-    torch.ops.deep_gemm.k_grouped_fp8_gemm_nt(*operands, d, ks, c, stream)
+    torch.ops.deep_gemm.k_grouped_fp8_gemm_nt(*operands, d, ks, c, _address(function, stream))
 
 
 def quantize(x: Any, out: Any, scale: Any, rows: int, cols: int, power_of_two: bool) -> None:

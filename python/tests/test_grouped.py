@@ -318,6 +318,18 @@ def test_k_grouped_sizes_that_disagree(device, name):
         deep_gemm.k_grouped_fp8_gemm_nt_contiguous(tuple(fake[:2]), tuple(fake[2:4]), fake[4], KS, **{name: fake[5]})
 
 
+def test_k_grouped_sizes_of_any_kind(device):
+    w = WeightGradients(device, KS)
+    a, b = w.flat()
+    c = w.c()
+    want = c.clone()
+    deep_gemm.k_grouped_fp8_gemm_nt_contiguous(a, b, want, KS, None)
+    for sizes in (tuple(KS), iter(KS), dict(enumerate(KS)).values(), np.array(KS), torch.tensor(KS), [np.int64(k) for k in KS]):
+        d = c.clone()
+        deep_gemm.k_grouped_fp8_gemm_nt_contiguous(a, b, d, sizes, None)
+        assert torch.equal(d, want)
+
+
 def test_k_grouped_from_casts(device):
     """Weight gradients as training makes them: tokens by channels, quantised along the tokens, transposed."""
     m, n = 96, 160

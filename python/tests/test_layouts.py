@@ -53,6 +53,20 @@ def test_casts(device, name, dtype, use_ue8m0, gran_k):
         assert torch.allclose(scale.double(), amax, rtol=1e-6)
 
 
+@pytest.mark.parametrize("gran_k", [64, 128])
+@pytest.mark.parametrize("use_ue8m0", [False, True])
+def test_casts_of_what_is_no_number(device, use_ue8m0, gran_k):
+    """A NaN stays one and lets its neighbours be; an infinity makes the scale of its block infinite."""
+    x = torch.ones(2, 2 * gran_k, device=device)
+    x[0, 3], x[1, 5] = float("nan"), float("inf")
+    out, scale = deep_gemm.per_token_cast_to_fp8(x, use_ue8m0, gran_k)
+    values = out.float() * scale.repeat_interleave(gran_k, 1)
+    ones = torch.ones_like(x, dtype=torch.bool)
+    ones[0, 3] = ones[1, :gran_k] = False
+    assert bool(values[0, 3].isnan()) and bool(scale[1, 0].isinf())
+    assert torch.allclose(values[ones], torch.ones_like(values[ones]), rtol=2**-4)
+
+
 def test_casts_of_strange_layouts(device):
     wide = torch.randn(64, 700).to(device)
     x = wide[::2, 13:400]

@@ -66,6 +66,19 @@ def test_compiled_model_keeps_the_call(device, backend):
     assert len(calls) == 4  # a quantisation and a product for each layer
 
 
+@pytest.mark.parametrize("name, turned", [("fp8_gemm_nn", "b"), ("fp8_gemm_tn", "ab"), ("fp8_gemm_tt", "a")])
+def test_compiled_views(device, name, turned):
+    torch.compiler.reset()
+    p = Product(16, 64, 128, device)
+    operands = [tuple(t.T for t in given) if which in turned else given for which, given in zip("ab", p.operands())]
+
+    def step(d):
+        getattr(deep_gemm, name)(*operands, d)
+        return d * 1
+
+    assert p.wrong(torch.compile(step, fullgraph=True, backend="aot_eager")(p.out())) == 0
+
+
 def test_compiled_in_place_c(device):
     torch.compiler.reset()
     p = Product(16, 64, 128, device)
@@ -199,6 +212,8 @@ def test_stream_and_dtype_of_a_subclass(monkeypatch):
             call(d, dtype=dtype, stream=1234)
             assert (fine if call is calls[-1] else p).wrong(d[0]) == 0
             assert streams[-1] == 1234, "the operator's own call, behind those that were refused"
+        with pytest.raises(ValueError, match="stream is 'x', expected"):
+            call(d, dtype="e5m2", stream="x")
         with pytest.raises(ValueError, match='dtype is \'bf16\', expected "e4m3" or "e5m2"'):
             call(d, dtype="bf16")
         with pytest.raises(ValueError, match="a is torch.uint8, expected an FP8 type, or uint8 and dtype="):

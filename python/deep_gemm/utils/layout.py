@@ -80,7 +80,7 @@ def transform_sf_into_required_layout(
     Args:
         sf: FP32 torch tensor, ``[ceil(mn / r), ceil(k / 128)]``, before it ``num_groups`` where given. ``r`` is 1 or 128.
         recipe: ``(r_a, r_b, 128)``, that is ``(1, 128, 128)`` or ``(1, 1, 128)``, of which ``is_sfa`` picks one (True: r_a), or
-            ``(r, 128)``. Without ``is_sfa`` the shape picks, r_a where both fit (mn is 1 then).
+            ``(r, 128)``. Without ``is_sfa`` the shape picks, r_a where both fit (mn is 0 or 1 then).
         disable_ue8m0_cast, psum_layout: accepted, without effect on Hopper.
 
     Returns scales for single rows as :func:`get_mn_major_tma_aligned_tensor` gives them, others as they are. Raises ValueError

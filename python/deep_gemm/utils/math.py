@@ -72,9 +72,11 @@ def _quantize_by_torch(function: str, x: Tensor, rows: int, cols: int, power_of_
     m, n = x.shape
     padded = torch.nn.functional.pad(x.float(), (0, align(n, cols) - n, 0, align(m, rows) - m))
     blocks = padded.view(ceil_div(m, rows), rows, ceil_div(n, cols), cols)
-    scale = blocks.abs().amax(dim=(1, 3)).clamp(_SMALLEST_AMAX) / _FP8_MAX
+    # As the library does it: a NaN stays one and lets its block be, an infinity makes the block's scale infinite.
+    magnitudes = torch.where(blocks.isnan(), 0.0, blocks.abs())
+    scale = magnitudes.amax(dim=(1, 3)).clamp(_SMALLEST_AMAX) / _FP8_MAX
     if power_of_two:
-        scale = ceil_to_ue8m0(scale)
+        scale = torch.where(scale.isinf(), scale, ceil_to_ue8m0(scale))
     out = (blocks / scale[:, None, :, None]).clamp(-_FP8_MAX, _FP8_MAX).to(torch.float8_e4m3fn)
     return out.view(padded.shape)[:m, :n].contiguous(), scale
 
