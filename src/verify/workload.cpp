@@ -181,6 +181,7 @@ void Workload::make_groups(Stream stream) {
   const std::size_t bytes = numbers.size() * sizeof(int32_t);
   numbers_data_ = allocate(std::ssize(numbers), sizeof(int32_t), 0, stream);
   numbers_ = TensorView::contiguous(numbers_data_.data(), DType::i32, {static_cast<int64_t>(numbers.size())}, device);
+  if (numbers.empty()) return;
   if (device.type == DeviceType::cpu) {
     std::memcpy(numbers_.data, numbers.data(), bytes);
   } else {
