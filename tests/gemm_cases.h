@@ -24,7 +24,7 @@ TEST_P(GemmTest, Tails) {
   for (const LayerShape& layer : kLayers)
     for (const int64_t m : kRowCounts)
       for (const DType type : {DType::bf16, DType::f32})
-        if (on_gpu() || m * layer.n * layer.k < 3'000'000)
+        if (is_fast() || m * layer.n * layer.k < 3'000'000)
           cases.push_back({.m = m, .n = layer.n, .k = layer.k, .d_type = type, .seed = cases.size()});
   check(cases);
 }
@@ -64,7 +64,7 @@ TEST_P(GemmTest, NoProductsGiveZerosOrC) {
 }
 
 TEST_P(GemmTest, ScalesOfAnyLayout) {
-  const int64_t m = on_gpu() ? 131 : 35, k = on_gpu() ? 700 : 300;
+  const int64_t m = is_fast() ? 131 : 35, k = is_fast() ? 700 : 300;
   std::vector<Case> cases;
   for (const ScaleLayout a : kScaleLayouts)
     for (const ScaleLayout b : kScaleLayouts)
@@ -267,7 +267,7 @@ TEST_P(GemmTest, OperandForms) {
         for (const Accumulate accumulate : {Accumulate::no, Accumulate::in_place})
           for (const std::array<int64_t, 3> mnk :
                {std::array<int64_t, 3>{1, 1, 1}, {7, 129, 130}, {65, 200, 257}, {129, 257, 300}, {130, 576, 1024}})
-            if (on_gpu() || mnk[2] < 1000)
+            if (is_fast() || mnk[2] < 1000)
               cases.push_back({.m = mnk[0],
                                .n = mnk[1],
                                .k = mnk[2],
@@ -285,7 +285,7 @@ TEST_P(GemmTest, ScalesOfBByRow) {
   for (const ScaleLayout a : kScaleLayouts)
     for (const ScaleLayout b : kScaleLayouts)
       for (const int64_t n : {int64_t{1}, int64_t{131}, int64_t{300}})
-        if (on_gpu() || n < 300)
+        if (is_fast() || n < 300)
           cases.push_back({.m = 70,
                            .n = n,
                            .k = 300,
@@ -350,11 +350,11 @@ TEST_P(GemmTest, InfinitiesOfE5m2) {
 
 TEST_P(GemmTest, SameInputsSameBits) {
   for (const LayerShape& layer : {LayerShape{200, 700}, LayerShape{2113, 257}, LayerShape{576, 2048}}) {
-    if (!on_gpu() && layer.n * layer.k > 400'000) continue;
+    if (!is_fast() && layer.n * layer.k > 400'000) continue;
     Product product(context(), {.m = 130, .n = layer.n, .k = layer.k, .scale_a = ScaleLayout::k_major});
     product.check();
     const std::vector<std::byte> first = product.d().bytes();
-    for (int i = 0; i < (on_gpu() ? 200 : 5); ++i) {
+    for (int i = 0; i < (is_fast() ? 200 : 5); ++i) {
       product.run();
       ASSERT_TRUE(product.d().bytes() == first) << text(product.description()) << ": repeat " << i << " differs";
     }
@@ -368,7 +368,7 @@ TEST_P(GemmTest, EightThreadsOneContext) {
                                     {.m = 129, .n = 300, .k = 128, .accumulate = Accumulate::in_place}};
   // No kernel is compiled ahead: the threads meet in the cache.
   Context fresh({on_gpu() ? DeviceType::cuda : DeviceType::cpu, 0});
-  in_parallel(on_gpu() ? 64 : 16, 8, [&](std::size_t i) {
+  in_parallel(is_fast() ? 64 : 16, 8, [&](std::size_t i) {
     const OnDevice current(fresh);
     Case description = shapes[i % shapes.size()];
     description.seed = 100 + i;

@@ -442,6 +442,8 @@ class BackendTest : public testing::Test {
 
   Context& context() { return *shared_; }
   bool on_gpu() const { return type_ == DeviceType::cuda; }
+  /// A real GPU; on the CPU and the emulator large products take too long.
+  bool is_fast() { return on_gpu() && context().impl().plan_device.name != "emulated Hopper"; }
   /// Compiles all kernels at once, then checks case after case.
   void check(const std::vector<Case>& cases) {
     compile_ahead(context(), cases);

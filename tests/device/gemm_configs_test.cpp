@@ -62,7 +62,7 @@ TEST_F(GemmConfigsTest, EverySplitOfKAndTwoCtasAnSm) {
   // Fewer steps than CTAs that split them, no multiple of them, none; rows that are fewer than a box has.
   const std::vector<Case> cases = {{.m = 130, .n = 520, .k = 1700, .seed = 1},
                                    {.m = 1, .n = 300, .k = 300, .seed = 2},
-                                   {.m = 17, .n = 2112, .k = 7168, .seed = 3},
+                                   {.m = 17, .n = is_fast() ? 2112 : 112, .k = 7168, .seed = 3},
                                    {.m = 65, .n = 40, .k = 0, .seed = 4},
                                    {.m = 64, .n = 300, .k = 900, .d = {.pitch = 301, .offset = 3}, .seed = 5}};
   std::vector<GemmConfig> configs;
@@ -102,7 +102,10 @@ TEST_F(GemmConfigsTest, BatchInvariantRowsHaveTheSameBitsInAnyBatch) {
   // change.
   constexpr int64_t kRows = 8;
   for (const test::LayerShape& layer : {test::LayerShape{2112, 7168}, test::LayerShape{4096, 1536}}) {
-    Product product(context(), {.m = 4096, .n = layer.n, .k = layer.k, .seed = 11});
+    const int64_t most = is_fast() ? 4096 : 65;
+    // BF16 hides the order of a few sums: few rows may not show it.
+    const DType type = is_fast() ? DType::bf16 : DType::f32;
+    Product product(context(), {.m = most, .n = layer.n, .k = layer.k, .d_type = type, .seed = 11});
     const auto first_rows = [&](int64_t m, const GemmOptions& options) {
       product.prepare();
       const Fp8Tensor a{product.tensor_a().data.rows(0, m), product.tensor_a().scale.rows(0, m)};
@@ -117,6 +120,7 @@ TEST_F(GemmConfigsTest, BatchInvariantRowsHaveTheSameBitsInAnyBatch) {
     const auto expected = first_rows(kRows, {.batch_invariant = true});
     bool differs_without = false;
     for (const int64_t m : {1, 2, 17, 64, 65, 128, 200, 512, 1000, 2048, 4096}) {
+      if (m > most) break;
       const auto rows = first_rows(m, {.num_sms = m == 200 ? 66 : 0, .batch_invariant = true});
       for (std::size_t row = 0; row < rows.size(); ++row) EXPECT_TRUE(rows[row] == expected[row]) << "m " << m;
       differs_without |= first_rows(m, {})[0] != expected[0];
@@ -214,15 +218,18 @@ TEST_F(GemmConfigsTest, AKeptAmongManyTiles) {
     std::vector<GemmConfig> configs;
     for (GemmConfig config : all(c)) {
       if (config.tile_m == 64 || config.split_k || config.ctas_per_sm > 1 || config.multicast == Multicast::a) continue;
-      if (config.tile_n % 64 != 0) continue;
+      if (config.tile_n % 64 != 0 || (!is_fast() && config.tile_n > 128)) continue;
       config.kept_blocks = 4;
       for (config.stages = 4; config.stages > 2 && why_illegal(config); --config.stages) continue;
       if (!why_illegal(config)) configs.push_back(config);
     }
-    EXPECT_GE(configs.size(), 6u);
+    EXPECT_GE(configs.size(), is_fast() ? 6u : 3u);
     compile_ahead(context(), configs);
     for (const GemmConfig& config : configs)
-      for (const int num_sms : {2, 10, 0}) Product(context(), c).check({.num_sms = num_sms, .config = config});
+      for (const int num_sms : {2, 10, 0}) {
+        if (!is_fast() && num_sms != 10) continue;
+        Product(context(), c).check({.num_sms = num_sms, .config = config});
+      }
   }
 }
 

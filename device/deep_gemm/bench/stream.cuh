@@ -10,7 +10,8 @@
 
 #include <deep_gemm/core/types.cuh>
 #ifdef __CUDACC__
-#include <deep_gemm/ptx/mbarrier.cuh>
+#include <deep_gemm/ptx/global.cuh>
+#include <deep_gemm/ptx/tma.cuh>
 #endif
 
 namespace deep_gemm::bench {
@@ -20,26 +21,6 @@ constexpr uint32_t kSlots = 24;  ///< 192 KiB of dynamic shared memory
 constexpr uint32_t kVectorThreads = 1024;
 
 #ifdef __CUDACC__
-
-// cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [dst], [src], bytes, [bar];   PTX ISA 8.0, sm_90
-DG_DEVICE void bulk_load(void* dst, const void* src, uint32_t bytes, uint64_t* bar) {
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                   ptx::smem_addr(dst)),
-               "l"(src), "r"(bytes), "r"(ptx::smem_addr(bar))
-               : "memory");
-}
-
-struct Vector {
-  uint32_t x, y, z, w;
-};
-// ld.global.nc.L1::no_allocate.v4.u32 {x, y, z, w}, [address];   PTX ISA 7.4, sm_70
-DG_DEVICE Vector load_vector(const uint8_t* address) {
-  Vector v;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "l"(address));
-  return v;
-}
 
 /// `bytes`: a multiple of 16.
 DG_DEVICE void read_bulk(const uint8_t* data, uint64_t bytes, uint8_t* ring) {
@@ -60,7 +41,7 @@ DG_DEVICE void read_bulk(const uint8_t* data, uint64_t bytes, uint8_t* ring) {
       const uint64_t at = begin + static_cast<uint64_t>(i) * kChunkBytes;
       const uint32_t size = static_cast<uint32_t>(end - at < kChunkBytes ? end - at : kChunkBytes);
       ptx::mbarrier_arrive_expect_tx(full + slot, size);
-      bulk_load(ring + slot * kChunkBytes, data + at, size, full + slot);
+      ptx::bulk_load(ring + slot * kChunkBytes, data + at, size, full + slot);
     }
     if (++slot == kSlots) slot = 0, phase ^= 1;
   }
@@ -75,11 +56,11 @@ DG_DEVICE void read_vectors(const uint8_t* data, uint64_t bytes, uint32_t* sink)
   uint32_t sum = 0;
   for (uint64_t at = static_cast<uint64_t>(blockIdx.x) * kVectorThreads + threadIdx.x; at < count;
        at += stride * kInFlight) {
-    Vector v[kInFlight];
+    ptx::Vector v[kInFlight];
 #pragma unroll
     for (uint32_t i = 0; i < kInFlight; ++i) {
-      v[i] = Vector{0, 0, 0, 0};
-      if (at + i * stride < count) v[i] = load_vector(data + (at + i * stride) * 16);
+      v[i] = ptx::Vector{0, 0, 0, 0};
+      if (at + i * stride < count) v[i] = ptx::load_vector(data + (at + i * stride) * 16);
     }
 #pragma unroll
     for (uint32_t i = 0; i < kInFlight; ++i) sum ^= v[i].x ^ v[i].y ^ v[i].z ^ v[i].w;

@@ -5,6 +5,7 @@
 #include <deep_gemm/gemm/args.cuh>
 #include <deep_gemm/gemm/promote.cuh>
 #include <deep_gemm/ptx/control.cuh>
+#include <deep_gemm/ptx/global.cuh>
 
 namespace deep_gemm {
 

@@ -54,13 +54,4 @@ DG_DEVICE void griddepcontrol_wait() { asm volatile("griddepcontrol.wait;" ::: "
 // griddepcontrol.launch_dependents;   PTX ISA 7.8, sm_90
 DG_DEVICE void griddepcontrol_launch_dependents() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
 
-// @p ld.global.nc.f32 d, [from];   PTX ISA 3.1
-DG_DEVICE float load_if(bool condition, const float* from, float otherwise) {
-  float value = otherwise;
-  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %2, 0;\n@p ld.global.nc.f32 %0, [%1];\n}"
-               : "+f"(value)
-               : "l"(from), "r"(uint32_t(condition)));
-  return value;
-}
-
 }  // namespace deep_gemm::ptx

@@ -1,4 +1,4 @@
-// Bulk copies through tensor maps.
+// Bulk copies, most of them through tensor maps.
 #pragma once
 
 #include <deep_gemm/ptx/mbarrier.cuh>
@@ -21,6 +21,13 @@ DG_DEVICE void tma_load_3d(void* dst, const TensorMap& map, uint64_t* bar, uint3
       "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::
           "r"(smem_addr(dst)),
       "l"(&map), "r"(smem_addr(bar)), "r"(x), "r"(y), "r"(z)
+      : "memory");
+}
+// cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [dst], [src], bytes, [bar];   PTX ISA 8.0, sm_90
+DG_DEVICE void bulk_load(void* dst, const void* src, uint32_t bytes, uint64_t* bar) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(smem_addr(dst)),
+      "l"(src), "r"(bytes), "r"(smem_addr(bar))
       : "memory");
 }
 // cp.async.bulk.prefetch.tensor.2d.L2.global [map, {x, y}];   PTX ISA 8.0, sm_90
