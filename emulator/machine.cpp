@@ -154,7 +154,10 @@ Machine* machine = nullptr;
 
 class Machine {
  public:
-  explicit Machine(uint64_t seed) : random_(seed * 0x9e3779b97f4a7c15u + 1), pace_(static_cast<unsigned>(seed % 3)) {}
+  explicit Machine(uint64_t seed)
+      : random_(seed * 0x9e3779b97f4a7c15u + 1),
+        pace_(static_cast<Pace>(seed % 3)),
+        favour_(static_cast<Favour>(seed / 3 % 3)) {}
 
   void run(const Launch& launch) {
     const unsigned ctas = launch.grid.x * launch.grid.y * launch.grid.z;
@@ -181,12 +184,15 @@ class Machine {
     with.push_back(&self());
     switch_to_scheduler();
   }
-  void give_way() {
+  void maybe_give_way() {
+    if (random() % 4 != 0) return;
     runnable_.push_back(&self());
     switch_to_scheduler();
   }
-  void maybe_give_way() {
-    if (random() % 4 == 0) give_way();
+  /// For who asks again and again: all others go first.
+  void poll() {
+    polling_.push_back(&self());
+    switch_to_scheduler();
   }
   void wake(Fibers& waiting) {
     for (Fiber* fiber : waiting) fiber->waits_for = {};
@@ -274,6 +280,9 @@ class Machine {
     if (pace_ == kAtOnce) in_fiber([&] { happen(operations_.size() - 1); });
   }
   void expect_free(const std::string& what, const Range& range) {
+    if (range.begin + range.bytes > launch_->smem_bytes)
+      give_up("{} touches bytes {} to {} of shared memory, of which the launch has {}", what, range.begin,
+              range.begin + range.bytes, launch_->smem_bytes);
     for (const Operation& other : operations_)
       for (const Range& its : other.ranges)
         if (its.cta == range.cta && (its.writes || range.writes) && its.begin < range.begin + range.bytes &&
@@ -287,7 +296,8 @@ class Machine {
   }
 
  private:
-  enum Pace { kAtOnce, kAtRandom, kAtLast };  // when operations happen
+  enum Pace { kAtOnce, kAtRandom, kAtLast };     // when operations happen
+  enum Favour { kNobody, kTheFirst, kTheLast };  // of the cluster's threads
 
   uint64_t random() {
     random_ ^= random_ << 13, random_ ^= random_ >> 7, random_ ^= random_ << 17;
@@ -316,7 +326,7 @@ class Machine {
 
   void run_cluster(const Launch& launch, unsigned first) {
     launch_ = &launch;
-    ctas_.clear(), runnable_.clear(), operations_.clear();
+    ctas_.clear(), runnable_.clear(), polling_.clear(), operations_.clear();
     const unsigned threads = launch.block.x * launch.block.y * launch.block.z;
     cluster_arrived_ = cluster_round_ = 0;
     cluster_threads_ = threads * launch.cluster;
@@ -325,20 +335,34 @@ class Machine {
     unsigned running = cluster_threads_;
     while (running > 0 || !operations_.empty()) {
       const bool operate = !operations_.empty() && (runnable_.empty() || (pace_ == kAtRandom && random() % 8 == 0));
-      if (operate) {
-        happen(random() % operations_.size());
-        continue;
-      }
+      if (operate) happen(random() % operations_.size());
+      if (runnable_.empty()) runnable_.swap(polling_);
+      if (operate) continue;
       if (runnable_.empty()) fail("deadlock:{}", all_waiting());
-      std::swap(runnable_[random() % runnable_.size()], runnable_.back());
-      Fiber& fiber = *runnable_.back();
-      runnable_.pop_back();
+      Fiber& fiber = take_next();
       switch_to(fiber);
       current = nullptr;
       if (!failure_.empty()) throw Failure{failure_};
       if (fiber.done) --running, --fiber.cta->running;
     }
     for (const auto& cta : ctas_) expect_at_rest(*cta);
+  }
+
+  /// Of those that can run: any, or the best of some.
+  Fiber& take_next() {
+    const auto is_before = [](const Fiber& x, const Fiber& y) {
+      return x.cta->rank != y.cta->rank ? x.cta->rank < y.cta->rank : x.number < y.number;
+    };
+    std::size_t next = random() % runnable_.size();
+    for (int i = 0; favour_ != kNobody && i < 8; ++i) {
+      const std::size_t other = random() % runnable_.size();
+      const Fiber &x = *runnable_[other], &y = *runnable_[next];
+      if (favour_ == kTheFirst ? is_before(x, y) : is_before(y, x)) next = other;
+    }
+    std::swap(runnable_[next], runnable_.back());
+    Fiber& fiber = *runnable_.back();
+    runnable_.pop_back();
+    return fiber;
   }
 
   void make_cta(const Launch& launch, unsigned index, unsigned rank, unsigned threads) {
@@ -425,11 +449,12 @@ class Machine {
   static inline std::deque<Stack> stacks_;
   static inline std::vector<unsigned char*> smem_;
   uint64_t random_;
-  unsigned pace_;
+  Pace pace_;
+  Favour favour_;
   const Launch* launch_ = nullptr;
   jmp_buf scheduler_{};
   std::vector<std::unique_ptr<Cta>> ctas_;
-  Fibers runnable_;
+  Fibers runnable_, polling_;
   std::vector<Operation> operations_;
   unsigned cluster_arrived_ = 0, cluster_threads_ = 0, cluster_round_ = 0;
   Fibers cluster_waiting_;
@@ -444,9 +469,11 @@ void Machine::enter() {
   }
 }
 
-uint64_t first_seed() {
+/// DG_EMULATOR_SEED, or 1, 2, 3, … for one launch after another.
+uint64_t next_seed() {
+  static uint64_t launches = 0;
   const char* seed = std::getenv("DG_EMULATOR_SEED");
-  return seed ? std::strtoull(seed, nullptr, 10) : 1;
+  return seed ? std::strtoull(seed, nullptr, 10) : ++launches;
 }
 
 const Map& decoded(const void* map, int rank) {
@@ -557,14 +584,14 @@ void multiply_now(Cta& cta, unsigned start_a, unsigned start_b, unsigned n, unsi
 }  // namespace
 
 std::string run(const Launch& launch) {
-  static uint64_t launches = first_seed();
-  Machine here(launches++);
+  const uint64_t seed = next_seed();
+  Machine here(seed);
   machine = &here;
   std::string text;
   try {
     here.run(launch);
   } catch (const Failure& failure) {
-    text = fmt::format("{} (seed {})", failure.text, launches - 1);
+    text = fmt::format("{} (seed {})", failure.text, seed);
     here.abandon();
   }
   machine = nullptr, current = nullptr;
@@ -635,10 +662,11 @@ void barrier_wait(unsigned long* barrier, unsigned parity) {
   }
 }
 
-void yield() { machine->give_way(); }
+void yield() { machine->poll(); }
 
 void note_store(const void* at, unsigned bytes) {
   Fiber& self = machine->self();
+  if (!self.cta->contains(at)) machine->give_up("a store to shared memory at an address that is none");
   const unsigned offset = self.cta->offset(at);
   machine->expect_free("a store", {self.cta, offset, bytes, true});
   for (unsigned i = offset / 4; i < (offset + bytes) / 4; ++i)
@@ -764,6 +792,7 @@ unsigned long matrix_descriptor(const void* matrix) {
 }
 
 void multiply(float* d, unsigned n, unsigned long a, unsigned long b, unsigned e5m2) {
+  sync_warp("wgmma");  // .sync.aligned
   Fiber& self = machine->self();
   Cta& cta = *self.cta;
   Warpgroup& group = cta.warpgroups[self.number / kWarpgroup];
@@ -789,6 +818,8 @@ void multiply(float* d, unsigned n, unsigned long a, unsigned long b, unsigned e
 }
 
 void wait_multiplied() {
+  // .sync.aligned: what lanes read before it, one lane may hand back after it.
+  sync_warp("wgmma.wait_group");
   Fiber& self = machine->self();
   Warpgroup& group = self.cta->warpgroups[self.number / kWarpgroup];
   while (group.finished < self.issued) machine->wait(group.waiting, {"wgmma"});

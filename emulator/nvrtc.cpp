@@ -78,7 +78,10 @@ int compile(Program& program, const std::vector<std::string>& flags) {
   const fs::path directory = pattern;
   const std::string entry = program.name.substr(0, program.name.rfind('.'));
   const fs::path source = directory / program.name;
-  write(source, translated(program.text) + fmt::format("EMULATOR_EXPORT({})\n", entry));
+  write(source,
+        translated(program.text) +
+            fmt::format("namespace deep_gemm::bench {{}}\nusing namespace deep_gemm::bench;\nEMULATOR_EXPORT({})\n",
+                        entry));
   for (const auto& [path, text] : program.headers) write(directory / "headers" / path, translated(text));
   const fs::path output = directory / "kernel.so", log = directory / "log";
   const bool debug = std::getenv("DG_EMULATOR_DEBUG") != nullptr;
@@ -86,8 +89,8 @@ int compile(Program& program, const std::vector<std::string>& flags) {
   const std::string command = fmt::format(
       "'{}' -x c++ -w {} -march=native -fno-gnu-unique -fno-exceptions -fPIC -shared {} -include '{}/device.h' -I'{}' "
       "-I'{}/headers' '{}' -x none '{}/libcuda.so.1' -o '{}' 2>'{}'",
-      EMULATOR_COMPILER, debug ? "-g -O0 -DEMULATOR_DEBUG" : "-O3", fmt::join(flags, " "), EMULATOR_INCLUDE, EMULATOR_INCLUDE,
-      directory.string(), source.string(), own_directory().string(), output.string(), log.string());
+      EMULATOR_COMPILER, debug ? "-g -O0 -DEMULATOR_DEBUG" : "-O3", fmt::join(flags, " "), EMULATOR_INCLUDE,
+      EMULATOR_INCLUDE, directory.string(), source.string(), own_directory().string(), output.string(), log.string());
   const bool failed = std::system(command.c_str()) != 0;
   program.log = read(log);
   program.image = failed ? "" : read(output);

@@ -21,9 +21,11 @@ TEST_F(GroupedDeviceTest, KernelsOfEveryShape) {
                                        .k = 520});
     const Problem problem = product.problem(100);
     std::vector<GemmConfig> configs;
+    std::size_t count = 0;
     for (const GemmConfig& c : candidates(problem, context().impl().plan_device))
-      if (c.tile_n == 32 || c.tile_n == 112 || c.tile_n == 128 || c.tile_n == 192) configs.push_back(c);
-    ASSERT_GE(configs.size(), 8u);
+      if (c.tile_n == 32 || c.tile_n == 112 || c.tile_n == 128 || c.tile_n == 192)
+        if (is_fast() || count++ % 7 == 0) configs.push_back(c);  // not only those of one tile or cluster
+    ASSERT_GE(configs.size(), 4u);
     compile_ahead(context(), configs);
     for (const GemmConfig& config : configs)
       for (const int num_sms : {0, 10})

@@ -33,6 +33,10 @@ const Fault kFaults[] = {
     {"AnotherCtaIsStillOnItsWayHere", "if constexpr (sharers(C) > 1) ring.drain(at);=>", "which has ended", kShared},
     {"PartsAreOverwritten", "  ring.wait_empty(at, tile);\n  if (threadIdx.x == 0)=>  if (threadIdx.x == 0)", kOverlap,
      kSplit},
+    {"LanesHaveNotReadYet", "  __syncwarp();\n  release<kRanks>=>  release<kRanks>", "elements are wrong", kSplit},
+    {"SharedMemoryIsTooSmall",
+     "s.d = at, at += slots * panel_bytes(c);=>s.d = at + (1 << 16), at += slots * panel_bytes(c);",
+     "of shared memory, of which the launch has", kPlain},
     {"BytesThatNeverCome", "(full, args.stage_bytes);=>(full, args.stage_bytes + 16);", "16 bytes were missing",
      kPlain},
     {"AWarpStaysAway", "    ptx::block_sync(kStagesReady, 64);\n    if constexpr=>    if constexpr",
@@ -63,10 +67,10 @@ class EmulatorTest : public BackendTest {
   }
 };
 
-/// In a process of its own: a product of several tiles a CTA, six times, so that each pace of the emulator is met.
+/// In a process of its own: a product of several tiles a CTA, with twelve of the emulator's orders.
 TEST_F(EmulatorTest, DISABLED_Product) {
   const Fault& fault = kFaults[std::atoi(std::getenv("FAULT"))];
-  for (int i = 0; i < 6; ++i) {
+  for (int i = 0; i < 12; ++i) {
     try {
       Product(context(), {.m = 384, .n = 256, .k = fault.k}).check({.num_sms = 2, .config = fault.config});
     } catch (const Error& error) {
