@@ -47,7 +47,7 @@ struct Recorded {
 };
 
 std::mutex mutex;          // of the machine and of what follows
-std::string last_failure;  // of a launch
+std::string last_failure;  // of a launch, or a kernel that cannot be loaded
 StreamState default_stream;
 thread_local std::vector<Context> contexts;
 int primary_context;
@@ -137,11 +137,11 @@ Result launch(const LaunchConfig& config, const Loaded& loaded, void** params) {
   return last_failure.empty() ? kSuccess : kLaunchFailed;
 }
 
-/// Bytes of an ELF file of which only the beginning is known.
+/// Bytes of an ELF file of which only the beginning is known; 0 where it is none, or is for a GPU.
 std::size_t image_bytes(const void* image) {
   Elf64_Ehdr header;
   std::memcpy(&header, image, sizeof header);
-  if (std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 || header.e_machine != EM_X86_64) return 0;
+  if (std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 || header.e_machine == EM_CUDA) return 0;
   return header.e_shoff + static_cast<std::size_t>(header.e_shentsize) * header.e_shnum;
 }
 
@@ -170,8 +170,8 @@ Result emulated_cuGetErrorName(Result result, const char** name) {
   }
 }
 Result emulated_cuGetErrorString(Result result, const char** text) {
-  *text = result == kLaunchFailed ? last_failure.c_str() : "an error of the emulated driver";
-  return kSuccess;
+  const bool is_told = result == kLaunchFailed || result == kInvalidImage;
+  return *text = is_told ? last_failure.c_str() : "an error of the emulated driver", kSuccess;
 }
 Result emulated_cuDeviceGetCount(int* count) { return *count = 1, kSuccess; }
 Result emulated_cuDeviceGet(Device* device, int index) {
@@ -217,8 +217,13 @@ Result emulated_cuCtxPopCurrent(Context* context) {
   return contexts.pop_back(), kSuccess;
 }
 Result emulated_cuModuleLoadData(Module* module, const void* image) {
+  const auto refuse = [](const char* why) {
+    const std::scoped_lock lock(mutex);
+    last_failure = why;
+    return kInvalidImage;
+  };
   const std::size_t bytes = image_bytes(image);
-  if (bytes == 0) return kInvalidImage;
+  if (bytes == 0) return refuse("this is no kernel for the emulator");
   std::string path = (std::filesystem::temp_directory_path() / "deep_gemm_kernel.XXXXXX.so").string();
   const int file = mkstemps(path.data(), 3);
   if (file < 0) return kOutOfMemory;
@@ -226,11 +231,9 @@ Result emulated_cuModuleLoadData(Module* module, const void* image) {
   if (write(file, image, bytes) == static_cast<ssize_t>(bytes)) library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   close(file);
   if (!std::getenv("DG_EMULATOR_DEBUG")) unlink(path.c_str());  // a debugger reads it
-  const auto kernel = library ? reinterpret_cast<emulator::Kernel (*)()>(dlsym(library, "emulated_kernel")) : nullptr;
-  if (!kernel) {
-    if (library) dlclose(library);
-    return kInvalidImage;
-  }
+  if (!library) return refuse(dlerror());
+  const auto kernel = reinterpret_cast<emulator::Kernel (*)()>(dlsym(library, "emulated_kernel"));
+  if (!kernel) return dlclose(library), refuse("this is no kernel for the emulator");
   *module = new Loaded{library, kernel(), ""};
   return kSuccess;
 }
