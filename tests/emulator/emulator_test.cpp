@@ -79,21 +79,46 @@ TEST_F(EmulatorTest, DISABLED_Product) {
   }
 }
 
+/// What the test above says with a fault.
+jit::ProcessResult run_product(const std::string& edit, std::size_t fault, const std::string& seed = {}) {
+  const Scratch kernels;  // their keys do not know of the fault
+  std::vector<std::string> environment = {fmt::format("FAULT={}", fault), "DG_JIT_CACHE_DIR=" + kernels.path("cache")};
+  if (!edit.empty()) environment.push_back("DG_EMULATOR_EDIT=" + edit);
+  if (!seed.empty()) environment.push_back("DG_EMULATOR_SEED=" + seed);
+  return run_self("EmulatorTest.DISABLED_Product", environment);
+}
+
 class EmulatorFaultTest : public EmulatorTest, public testing::WithParamInterface<std::size_t> {};
 
 TEST_P(EmulatorFaultTest, IsSeen) {
   const Fault& fault = kFaults[GetParam()];
-  const Scratch kernels;  // their keys do not know of the fault
-  std::vector<std::string> environment = {fmt::format("FAULT={}", GetParam()),
-                                          "DG_JIT_CACHE_DIR=" + kernels.path("cache")};
-  if (fault.edit) environment.push_back(std::string("DG_EMULATOR_EDIT=") + fault.edit);
-  const jit::ProcessResult result = run_self("EmulatorTest.DISABLED_Product", environment);
+  const jit::ProcessResult result = run_product(fault.edit ? fault.edit : "", GetParam());
   EXPECT_EQ(result.status == 0, fault.edit == nullptr) << result.output;
   EXPECT_NE(result.output.find(fault.said), std::string::npos) << result.output;
 }
 
 INSTANTIATE_TEST_SUITE_P(Planted, EmulatorFaultTest, testing::Range(std::size_t{0}, std::size(kFaults)),
                          [](const auto& fault) { return std::string(kFaults[fault.param].name); });
+
+TEST_F(EmulatorTest, ASeedRepeatsARun) {
+  const auto errors = [](const std::string& seed) {
+    const std::string output = run_product(kFaults[0].edit, 0, seed).output;
+    const std::size_t first = output.find("CUDA_ERROR_LAUNCH_FAILED"), last = output.rfind("(seed " + seed + ")");
+    EXPECT_LT(first, last) << output;
+    EXPECT_NE(last, std::string::npos) << output;
+    return output.substr(first, last - first);
+  };
+  EXPECT_EQ(errors("5"), errors("5"));
+  EXPECT_NE(errors("5"), errors("8"));
+}
+
+TEST_F(EmulatorTest, AnEditThatFitsNowhereIsAnError) {
+  for (const char* edit : {"this stands nowhere=>", "no arrow", "#pragma once=>"}) {
+    const jit::ProcessResult result = run_product(edit, 0);
+    EXPECT_NE(result.output.find("DG_EMULATOR_EDIT is no"), std::string::npos) << result.output;
+    EXPECT_NE(result.status, 0);
+  }
+}
 
 TEST_F(EmulatorTest, WritesBesideAnAllocationAreSeen) {
   const cuda::DeviceBuffer buffer(100);
