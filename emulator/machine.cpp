@@ -73,7 +73,7 @@ struct Fiber : Thread {
   Cta* cta;
   unsigned number;  // in the CTA
   Wait waits_for;
-  unsigned warp_round = 0, cluster_round = 0, issued = 0;
+  unsigned warp_round = 0, cluster_round = 0, products = 0;
   bool arrived_at_cluster = false;
   std::vector<unsigned long*> unfenced_barriers;
   std::vector<std::pair<unsigned, unsigned>> unfenced_stores;  // offset and bytes
@@ -88,13 +88,18 @@ struct Warp {
   unsigned arrived = 0;
   const char* what = nullptr;
   Fibers waiting;
+  // wgmma: lanes that have started the newest one, their accumulators, and how many are finished
+  unsigned multiplying = 0, multiplied = 0;
+  std::array<float*, kWarp> d{};
+  Fibers waiting_for_products;
 };
-struct Warpgroup {
-  unsigned arrived = 0, started = 0, finished = 0, n = 0;
-  unsigned long a = 0, b = 0;
-  std::array<float*, kWarpgroup> d{};
-  Fibers waiting;
+struct Product {
+  unsigned long a, b;  // descriptors
+  unsigned n;
+  bool operator==(const Product&) const = default;
 };
+/// All that a warpgroup has multiplied, the same by all of its warps.
+using Products = std::vector<Product>;
 struct NamedBarrier {
   unsigned arrived = 0, expected = 0;
   Fibers waiting;
@@ -110,7 +115,7 @@ struct Cta {
   unsigned char* smem;
   std::vector<std::unique_ptr<Fiber>> fibers;
   std::vector<Warp> warps;
-  std::vector<Warpgroup> warpgroups;
+  std::vector<Products> products;  // of each warpgroup
   std::array<NamedBarrier, 16> named{};
   std::unordered_map<unsigned long*, Watched> barriers;
   std::vector<uint16_t> unfenced;  // for each 4 bytes: 1 + the thread that stored them without a fence since
@@ -375,7 +380,7 @@ class Machine {
     std::memset(cta.smem, 0xff, kSmemBytes);
     cta.unfenced.assign(kSmemBytes / 4, 0);
     cta.warps.resize((threads + kWarp - 1) / kWarp);
-    cta.warpgroups.resize((threads + kWarpgroup - 1) / kWarpgroup);
+    cta.products.resize((threads + kWarpgroup - 1) / kWarpgroup);
     const Index block = {index % launch.grid.x, index / launch.grid.x % launch.grid.y,
                          index / launch.grid.x / launch.grid.y};
     for (unsigned i = 0; i < threads; ++i) {
@@ -557,28 +562,28 @@ void read_matrix(const Cta& cta, unsigned start, unsigned rows, bool e5m2, float
     }
 }
 
-void multiply_now(Cta& cta, unsigned start_a, unsigned start_b, unsigned n, unsigned e5m2,
-                  const std::array<float*, kWarpgroup>& d) {
-  static std::array<float, kDepth * 64> a;
+constexpr unsigned kWarpRows = 16;  // of the 64 that a warpgroup multiplies
+
+void multiply_now(const Cta& cta, unsigned start_a, unsigned start_b, unsigned n, unsigned e5m2,
+                  const std::array<float*, kWarp>& d) {
+  static std::array<float, kDepth * kWarpRows> a;
   static std::array<float, kDepth * 256> b;
-  static std::array<float, 64 * 256> sum;
-  read_matrix(cta, start_a, 64, e5m2 & 1, a.data());
+  static std::array<float, kWarpRows * 256> sum;
+  read_matrix(cta, start_a, kWarpRows, e5m2 & 1, a.data());
   read_matrix(cta, start_b, n, e5m2 & 2, b.data());
-  for (unsigned i = 0; i < 64; ++i) {
+  for (unsigned i = 0; i < kWarpRows; ++i) {
     float* row = sum.data() + i * n;
     std::fill(row, row + n, 0.f);
     for (unsigned k = 0; k < kDepth; ++k) {
-      const float x = a[k * 64 + i];
+      const float x = a[k * kWarpRows + i];
       const float* y = b.data() + k * n;
       for (unsigned j = 0; j < n; ++j) row[j] += x * y[j];
     }
   }
   // PTX ISA, "Register fragments", m64nNk32
-  for (unsigned thread = 0; thread < kWarpgroup; ++thread)
-    for (unsigned i = 0; i < n / 2; ++i) {
-      const unsigned lane = thread % kWarp, row = thread / kWarp * 16 + lane / 4 + i / 2 % 2 * 8;
-      d[thread][i] = sum[row * n + i / 4 * 8 + lane % 4 * 2 + i % 2];
-    }
+  for (unsigned lane = 0; lane < kWarp; ++lane)
+    for (unsigned i = 0; i < n / 2; ++i)
+      d[lane][i] = sum[(lane / 4 + i / 2 % 2 * 8) * n + i / 4 * 8 + lane % 4 * 2 + i % 2];
 }
 
 }  // namespace
@@ -795,25 +800,23 @@ void multiply(float* d, unsigned n, unsigned long a, unsigned long b, unsigned e
   sync_warp("wgmma");  // .sync.aligned
   Fiber& self = machine->self();
   Cta& cta = *self.cta;
-  Warpgroup& group = cta.warpgroups[self.number / kWarpgroup];
-  while (self.issued > group.started) machine->wait(group.waiting, {"the other threads at wgmma"});
-  if (group.arrived == 0) group.a = a, group.b = b, group.n = n;
-  if (group.a != a || group.b != b || group.n != n)
+  Warp& warp = cta.warps[self.number / kWarp];
+  Products& products = cta.products[self.number / kWarpgroup];
+  if (self.products == products.size()) products.push_back({a, b, n});
+  if (products[self.products++] != Product{a, b, n})
     machine->give_up("threads of a warpgroup differ in what wgmma multiplies");
   std::fill(d, d + n / 2, std::bit_cast<float>(0xffffffffu));
-  group.d[self.number % kWarpgroup] = d;
-  ++self.issued;
-  if (++group.arrived < kWarpgroup) return;
-  group.arrived = 0;
-  ++group.started;
-  machine->wake(group.waiting);
-  const unsigned start_a = matrix_start(a), start_b = matrix_start(b);
-  machine->start({fmt::format("wgmma of CTA {}, warpgroup {}", cta.rank, self.number / kWarpgroup),
-                  {{&cta, start_a, 64 * kDepth, false}, {&cta, start_b, n * kDepth, false}},
-                  [&cta, &group, start_a, start_b, n, e5m2, registers = group.d] {
+  warp.d[self.lane()] = d;
+  if (++warp.multiplying < kWarp) return;
+  warp.multiplying = 0;
+  const unsigned number = self.number / kWarp, first_row = number % (kWarpgroup / kWarp) * kWarpRows;
+  const unsigned start_a = matrix_start(a) + first_row * kDepth, start_b = matrix_start(b);
+  machine->start({fmt::format("wgmma of CTA {}, warp {}", cta.rank, number),
+                  {{&cta, start_a, kWarpRows * kDepth, false}, {&cta, start_b, n * kDepth, false}},
+                  [&cta, &warp, start_a, start_b, n, e5m2, registers = warp.d] {
                     multiply_now(cta, start_a, start_b, n, e5m2, registers);
-                    ++group.finished;
-                    machine->wake(group.waiting);
+                    ++warp.multiplied;
+                    machine->wake(warp.waiting_for_products);
                   }});
 }
 
@@ -821,8 +824,8 @@ void wait_multiplied() {
   // .sync.aligned: what lanes read before it, one lane may hand back after it.
   sync_warp("wgmma.wait_group");
   Fiber& self = machine->self();
-  Warpgroup& group = self.cta->warpgroups[self.number / kWarpgroup];
-  while (group.finished < self.issued) machine->wait(group.waiting, {"wgmma"});
+  Warp& warp = self.cta->warps[self.number / kWarp];
+  while (warp.multiplied < self.products) machine->wait(warp.waiting_for_products, {"wgmma"});
 }
 
 void trap(const char* why) { machine->give_up("{}", why); }

@@ -53,7 +53,8 @@ void store_box(const void* map, const void* from, int rank, Box box, bool add);
 void commit_stores();
 void wait_stores_read(unsigned pending);
 
-// Tensor cores: d[64, n] = a[64, 128] · b[n, 128]ᵀ by the threads of a warpgroup; `e5m2`: of A (1) and B (2).
+// Tensor cores: d[64, n] = a[64, 128] · b[n, 128]ᵀ by the warps of a warpgroup, each 16 rows and at its own time. `e5m2`: A's
+// type (1) and B's (2).
 unsigned long matrix_descriptor(const void* matrix);
 void multiply(float* d, unsigned n, unsigned long a, unsigned long b, unsigned e5m2);
 void wait_multiplied();

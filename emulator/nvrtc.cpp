@@ -44,7 +44,7 @@ std::string translated(const std::string& text) {
   return std::regex_replace(text, dynamic, "$1* const $2 = static_cast<$1*>(emulator::dynamic_smem());");
 }
 
-/// DG_EMULATOR_EDIT, "from=>to": a device header's text is changed, to see what the machine says of it.
+/// DG_EMULATOR_EDIT, "from=>to": a text that stands once in the headers is changed, to see what the machine says of it.
 bool edit(std::vector<std::pair<std::string, std::string>>& headers) {
   const char* variable = std::getenv("DG_EMULATOR_EDIT");
   if (!variable) return true;

@@ -28,7 +28,7 @@ const Fault kFaults[] = {
      kPlain},
     {"MultipliesBeforeASlotIsFull", "if (!is_full) ring.wait_full(at, tile);=>", kOverlap, kPlain},
     {"KeptRowsAreReplacedTooEarly", "kept.wait_empty({step, kept_rows.phase}, tile);=>", "deadlock", kKept, 200},
-    {"WgmmaIsNotWaitedFor", "::wait(partial);=>::wait;", "elements are wrong", kPlain},
+    {"WgmmaIsNotWaitedFor", "::wait(partial);=>::wait;", kOverlap, kPlain},
     {"ReleasesOnlyItsOwnSlot", "release<sharers(C)>(ring, at);=>release<1>(ring, at);", "deadlock", kShared},
     {"AnotherCtaIsStillOnItsWayHere", "if constexpr (sharers(C) > 1) ring.drain(at);=>", "which has ended", kShared},
     {"PartsAreOverwritten", "  ring.wait_empty(at, tile);\n  if (threadIdx.x == 0)=>  if (threadIdx.x == 0)", kOverlap,
