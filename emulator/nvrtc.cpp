@@ -85,12 +85,14 @@ int compile(Program& program, const std::vector<std::string>& flags) {
   for (const auto& [path, text] : program.headers) write(directory / "headers" / path, translated(text));
   const fs::path output = directory / "kernel.so", log = directory / "log";
   const bool debug = std::getenv("DG_EMULATOR_DEBUG") != nullptr;
+  const char* more = std::getenv("DG_EMULATOR_FLAGS");
   // Without -fno-gnu-unique a kernel could not be unloaded.
   const std::string command = fmt::format(
-      "'{}' -x c++ -w {} -march=native -fno-gnu-unique -fno-exceptions -fPIC -shared {} -include '{}/device.h' -I'{}' "
-      "-I'{}/headers' '{}' -x none '{}/libcuda.so.1' -o '{}' 2>'{}'",
-      EMULATOR_COMPILER, debug ? "-g -O0 -DEMULATOR_DEBUG" : "-O3", fmt::join(flags, " "), EMULATOR_INCLUDE,
-      EMULATOR_INCLUDE, directory.string(), source.string(), own_directory().string(), output.string(), log.string());
+      "'{}' -x c++ -w {} -march=native -fno-gnu-unique -fno-exceptions -fPIC -shared {} {} -include '{}/device.h' "
+      "-I'{}' -I'{}/headers' '{}' -x none '{}/libcuda.so.1' -o '{}' 2>'{}'",
+      EMULATOR_COMPILER, debug ? "-g -O0 -DEMULATOR_DEBUG" : "-O3", fmt::join(flags, " "), more ? more : "",
+      EMULATOR_INCLUDE, EMULATOR_INCLUDE, directory.string(), source.string(), own_directory().string(),
+      output.string(), log.string());
   const bool failed = std::system(command.c_str()) != 0;
   program.log = read(log);
   program.image = failed ? "" : read(output);
