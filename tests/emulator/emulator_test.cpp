@@ -149,9 +149,13 @@ TEST_F(EmulatorTest, WritesBesideAnAllocationAreSeen) {
 
 TEST_F(EmulatorTest, LanesThatPartAreSeen) {
   int unused = 0;
-  const char* text =
-      "extern \"C\" __global__ void parts(int) { if (threadIdx.x % 32 < 31) __syncwarp(); else __syncthreads(); }\n";
-  expect_error(ErrorCode::cuda, "deadlock", [&] { launch("parts", text, 32, &unused); });
+  const auto expect_failure = [&](const char* entry, const char* body, const char* said) {
+    const std::string text = fmt::format("extern \"C\" __global__ void {}(int) {{ {} }}\n", entry, body);
+    expect_error(ErrorCode::cuda, said, [&] { launch(entry, text, 64, &unused); });
+  };
+  expect_failure("parts", "if (threadIdx.x < 31) __syncwarp(); else __syncthreads();", "deadlock: CTA 0, warp 0");
+  expect_failure("mixes", "if (threadIdx.x % 2) __syncwarp(); else __shfl_sync(~0u, 1, 0);", "of another lane");
+  expect_failure("halves", "__shfl_sync(0xffffu, 1, 0);", "a collective of less than a warp");
 }
 
 TEST_F(EmulatorTest, TensorMapsThatTheHardwareHasNotAreRefused) {
