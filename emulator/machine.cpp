@@ -16,6 +16,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
@@ -23,6 +24,7 @@
 
 #include <deep_gemm/core/fp8.cuh>
 
+#include "races.h"
 #include "run.h"
 
 namespace emulator {
@@ -79,6 +81,8 @@ struct Fiber : Thread {
   std::vector<std::pair<unsigned, unsigned>> unfenced_stores;  // offset and bytes
   std::deque<std::shared_ptr<unsigned>> store_groups;          // how many of a group have not been read
   std::shared_ptr<unsigned> open_group;
+  Knowledge known, of_stores;  // of_stores: what TMA knew when it had read what this thread stores
+  uint32_t clock = 0, store_clock = 0;
 
   unsigned lane() const { return number % kWarp; }
 };
@@ -88,10 +92,13 @@ struct Warp {
   unsigned arrived = 0;
   const char* what = nullptr;
   Fibers waiting;
+  Knowledge meeting, met[2];
   // wgmma: lanes that have started the newest one, their accumulators, and how many are finished
   unsigned multiplying = 0, multiplied = 0;
   std::array<float*, kWarp> d{};
   Fibers waiting_for_products;
+  Knowledge of_operands, of_products;
+  uint32_t clock = 0;
 };
 struct Product {
   unsigned long a, b;  // descriptors
@@ -103,11 +110,14 @@ using Products = std::vector<Product>;
 struct NamedBarrier {
   unsigned arrived = 0, expected = 0;
   Fibers waiting;
+  Knowledge arriving, completed;
 };
 /// An mbarrier object beyond its 64 bits.
 struct Watched {
   bool fenced = false;
   Fibers waiting;
+  Knowledge arriving, completed;
+  uint32_t clock = 0;  // of what counts bytes on it
 };
 
 struct Cta {
@@ -120,6 +130,7 @@ struct Cta {
   std::unordered_map<unsigned long*, Watched> barriers;
   std::vector<uint16_t> unfenced;  // for each 4 bytes: 1 + the thread that stored them without a fence since
   unsigned running = 0;            // fibers
+  std::optional<AccessLog> log;    // where races are looked for
 
   bool contains(const void* p) const { return p >= smem && p < smem + kSmemBytes; }
   unsigned offset(const void* p) const { return static_cast<unsigned>(static_cast<const unsigned char*>(p) - smem); }
@@ -134,6 +145,9 @@ struct Operation {
   std::string what;
   std::vector<Range> ranges;
   std::function<void()> happen;
+  uint32_t clock = 0;            // on whose behalf it happens
+  Knowledge* teaches = nullptr;  // who learns, when it has happened, what it knew
+  Knowledge known{};
 };
 
 /// The 64 bits of an mbarrier object.
@@ -176,6 +190,41 @@ class Machine {
         if (!fiber->done) fiber->stack->started = false;
   }
 
+  // Of clocks, where races are looked for.
+  bool looks_for_races() const { return looks_for_races_; }
+  uint32_t new_clock() { return ++clocks_; }
+  /// What the running fiber did so far is before what is done by who learns `from`.
+  void release(Knowledge& to) {
+    if (!looks_for_races_) return;
+    to.learn(self().known);
+    self().known.learn(self().clock, ++ticks_);
+  }
+  void acquire(const Knowledge& from) {
+    if (looks_for_races_) self().known.learn(from);
+  }
+  /// An ordinary access by the running fiber.
+  void access(const void* at, unsigned bytes, bool writes) {
+    Cta& cta = *self().cta;
+    if (!looks_for_races_ || !cta.contains(at)) return;
+    const unsigned offset = cta.offset(at);
+    if (const auto race = cta.log->access(self().clock, self().known, offset, bytes, writes))
+      give_up("{} bytes {} to {} of shared memory, and nothing orders this and what {} did with them",
+              writes ? "writes" : "reads", offset, offset + bytes, owner(race->who));
+  }
+  /// Whose clock it is.
+  std::string owner(uint32_t clock) const {
+    for (const auto& cta : ctas_) {
+      for (const auto& fiber : cta->fibers) {
+        if (fiber->clock == clock)
+          return fmt::format("warp {}, lane {} of CTA {}", fiber->number / kWarp, fiber->lane(), cta->rank);
+        if (fiber->store_clock == clock) return fmt::format("a TMA store by CTA {}", cta->rank);
+      }
+      for (std::size_t i = 0; i < cta->warps.size(); ++i)
+        if (cta->warps[i].clock == clock) return fmt::format("wgmma of CTA {}, warp {}", cta->rank, i);
+    }
+    return "a copy to it";
+  }
+
   // Of the running fiber.
   Fiber& self() const { return *static_cast<Fiber*>(current); }
   template <class... Args>
@@ -211,12 +260,16 @@ class Machine {
     if (barrier.arrived > 0 && barrier.expected != threads)
       give_up("barrier {} is for {} threads here and for {} elsewhere", id, threads, barrier.expected);
     barrier.expected = threads;
+    release(barrier.arriving);
     if (++barrier.arrived < threads) {
-      if (waits) wait(barrier.waiting, {"barrier {}, where {} threads meet", nullptr, {id, threads}});
-      return;
+      if (!waits) return;
+      wait(barrier.waiting, {"barrier {}, where {} threads meet", nullptr, {id, threads}});
+    } else {
+      barrier.arrived = 0;
+      barrier.completed = barrier.arriving;
+      wake(barrier.waiting);
     }
-    barrier.arrived = 0;
-    wake(barrier.waiting);
+    if (waits) acquire(barrier.completed);
   }
 
   void arrive_at_cluster() {
@@ -259,12 +312,12 @@ class Machine {
     bits.pending -= arrivals;
     bits.bytes += static_cast<int>(announced) - static_cast<int>(arrived);
     const bool completes = bits.pending == 0 && bits.bytes == 0;
-    if (completes) bits.phase ^= 1, bits.pending = bits.expected;
+    if (completes) bits.phase ^= 1, bits.pending = bits.expected, watch.completed = watch.arriving;
     bits.write(barrier);
     if (completes) wake(watch.waiting);
   }
   template <class F>
-  auto in_fiber(F f) {
+  decltype(auto) in_fiber(F f) {
     std::string text;
     try {
       return f();
@@ -281,6 +334,7 @@ class Machine {
       expect_free(operation.what, range);
       if (range.writes) std::memset(range.cta->smem + range.begin, 0xff, range.bytes);
     }
+    release(operation.known);
     operations_.push_back(std::move(operation));
     if (pace_ == kAtOnce) in_fiber([&] { happen(operations_.size() - 1); });
   }
@@ -334,6 +388,7 @@ class Machine {
     ctas_.clear(), runnable_.clear(), polling_.clear(), operations_.clear();
     const unsigned threads = launch.block.x * launch.block.y * launch.block.z;
     cluster_arrived_ = cluster_round_ = 0;
+    clocks_ = ticks_ = 0;
     cluster_threads_ = threads * launch.cluster;
     cluster_waiting_.clear();
     for (unsigned rank = 0; rank < launch.cluster; ++rank) make_cta(launch, first + rank, rank, threads);
@@ -380,6 +435,8 @@ class Machine {
     std::memset(cta.smem, 0xff, kSmemBytes);
     cta.unfenced.assign(kSmemBytes / 4, 0);
     cta.warps.resize((threads + kWarp - 1) / kWarp);
+    for (Warp& warp : cta.warps) warp.clock = new_clock();
+    if (looks_for_races_) cta.log.emplace(kSmemBytes);
     cta.products.resize((threads + kWarpgroup - 1) / kWarpgroup);
     const Index block = {index % launch.grid.x, index / launch.grid.x % launch.grid.y,
                          index / launch.grid.x / launch.grid.y};
@@ -390,6 +447,8 @@ class Machine {
       fiber.cta = &cta;
       fiber.number = i;
       fiber.stack = &stack(rank * threads + i);
+      fiber.clock = new_clock(), fiber.store_clock = new_clock();
+      if (looks_for_races_) fiber.known.learn(fiber.clock, ++ticks_);
       runnable_.push_back(&fiber);
     }
   }
@@ -409,16 +468,26 @@ class Machine {
 
   void happen(std::size_t index) {
     std::swap(operations_[index], operations_.back());
-    const Operation operation = std::move(operations_.back());
+    Operation operation = std::move(operations_.back());
     operations_.pop_back();
     for (const Range& range : operation.ranges)
       if (range.cta->running == 0)
         fail("{} had not happened when CTA {}, whose shared memory it touches, ended", operation.what, range.cta->rank);
     try {
+      if (looks_for_races_) order(operation);
       operation.happen();
     } catch (const Failure& failure) {
       fail("{}: {}", operation.what, failure.text);
     }
+  }
+  void order(Operation& operation) {
+    operation.known.learn(operation.clock, ++ticks_);
+    for (const Range& range : operation.ranges)
+      if (const auto race =
+              range.cta->log->access(operation.clock, operation.known, range.begin, range.bytes, range.writes))
+        fail("nothing orders this and what {} did with some of bytes {} to {} of CTA {}'s shared memory",
+             owner(race->who), range.begin, range.begin + range.bytes, range.cta->rank);
+    if (operation.teaches) operation.teaches->learn(operation.known);
   }
 
   static void expect_at_rest(Cta& cta) {
@@ -464,6 +533,8 @@ class Machine {
   unsigned cluster_arrived_ = 0, cluster_threads_ = 0, cluster_round_ = 0;
   Fibers cluster_waiting_;
   std::string failure_;
+  const bool looks_for_races_ = std::getenv("DG_EMULATOR_RACES") != nullptr;
+  uint32_t clocks_ = 0, ticks_ = 0;
 };
 
 void Machine::enter() {
@@ -605,24 +676,28 @@ std::string run(const Launch& launch) {
 
 void* dynamic_smem() { return machine->self().cta->smem; }
 
-void sync_warp(const char* what) { exchange(what, 0); }
-
-const unsigned long* exchange(const char* what, unsigned long value) {
+static const unsigned long* meet(const char* what, unsigned long value, bool orders) {
   Fiber& self = machine->self();
   Warp& warp = self.cta->warps[self.number / kWarp];
-  unsigned long* values = warp.values[self.warp_round++ % 2];  // others may still read those of the last round
+  const unsigned round = self.warp_round++ % 2;  // others may still read the values of the last one
   if (warp.arrived > 0 && std::strcmp(warp.what, what) != 0)
     machine->give_up("{} meets {} of another lane", what, warp.what);
   warp.what = what;
-  values[self.lane()] = value;
+  warp.values[round][self.lane()] = value;
+  if (orders) machine->release(warp.meeting);
   if (++warp.arrived < kWarp) {
     machine->wait(warp.waiting, {"the other lanes at {5}", what});
   } else {
     warp.arrived = 0;
+    if (orders && machine->looks_for_races()) warp.met[round] = warp.meeting;
     machine->wake(warp.waiting);
   }
-  return values;
+  if (orders) machine->acquire(warp.met[round]);
+  return warp.values[round];
 }
+
+void sync_warp(const char* what, bool orders) { meet(what, 0, orders); }
+const unsigned long* exchange(const char* what, unsigned long value) { return meet(what, value, false); }
 
 void sync_block(unsigned id, unsigned threads) { machine->arrive(id, threads, true); }
 void arrive_block(unsigned id, unsigned threads) { machine->arrive(id, threads, false); }
@@ -634,6 +709,7 @@ void barrier_init(unsigned long* barrier, unsigned arrivals) {
   Fiber& self = machine->self();
   BarrierBits{0, arrivals, arrivals, 0}.write(barrier);
   self.cta->barriers[barrier] = {};
+  self.cta->barriers[barrier].clock = machine->new_clock();
   self.unfenced_barriers.push_back(barrier);
 }
 
@@ -647,13 +723,19 @@ void barrier_arrive(unsigned long* barrier, unsigned rank, unsigned bytes) {
   Cta& own = *machine->self().cta;
   Cta& cta = rank == kOwn ? own : machine->cta(rank);
   if (&cta != &own) barrier = reinterpret_cast<unsigned long*>(cta.smem + own.offset(barrier));
-  machine->in_fiber([&] { machine->change(cta, barrier, 1, bytes, 0, &cta != &own); });
+  machine->in_fiber([&] {
+    machine->release(machine->watched(cta, barrier, &cta != &own).arriving);
+    machine->change(cta, barrier, 1, bytes, 0, &cta != &own);
+  });
   machine->maybe_give_way();
 }
 
 bool barrier_test(unsigned long* barrier, unsigned parity) {
-  machine->in_fiber([&] { machine->watched(*machine->self().cta, barrier, false); });
-  return BarrierBits::read(barrier).phase != parity;
+  const Watched& watch =
+      machine->in_fiber([&]() -> Watched& { return machine->watched(*machine->self().cta, barrier, false); });
+  const bool is_over = BarrierBits::read(barrier).phase != parity;
+  if (is_over) machine->acquire(watch.completed);
+  return is_over;
 }
 
 void barrier_wait(unsigned long* barrier, unsigned parity) {
@@ -687,6 +769,20 @@ void fence_async() {
   self.unfenced_stores.clear();
 }
 
+/// Of what counts bytes on a barrier, and who learns of it; nothing of a barrier that is none, which will be said.
+static Watched* find(Cta& cta, unsigned long* barrier) {
+  const auto found = cta.barriers.find(barrier);
+  return found == cta.barriers.end() ? nullptr : &found->second;
+}
+static uint32_t clock_of(Cta& cta, unsigned long* barrier) {
+  const Watched* watch = find(cta, barrier);
+  return watch ? watch->clock : 0;
+}
+static Knowledge* knowledge_of(Cta& cta, unsigned long* barrier) {
+  Watched* watch = find(cta, barrier);
+  return watch ? &watch->arriving : nullptr;
+}
+
 void load_box(void* to, const void* map_bytes, unsigned long* barrier, int rank, Box box, unsigned ranks) {
   const Map& map = decoded(map_bytes, rank);
   Cta& own = *machine->self().cta;
@@ -707,7 +803,9 @@ void load_box(void* to, const void* map_bytes, unsigned long* barrier, int rank,
                         if (inside > 0) std::memcpy(cta.smem + at, from, inside);
                       });
                       machine->change(cta, its, 0, 0, bytes, true);
-                    }});
+                    },
+                    clock_of(cta, its),
+                    knowledge_of(cta, its)});
   }
   machine->maybe_give_way();
 }
@@ -717,10 +815,14 @@ void load_bytes(void* to, const void* from, unsigned bytes, unsigned long* barri
   expect_aligned(to, 16);
   if (bytes % 16 != 0 || reinterpret_cast<uintptr_t>(from) % 16 != 0)
     machine->give_up("a bulk load of {} bytes from {}: both must be multiples of 16", bytes, from);
-  machine->start({"a bulk load", {{&cta, cta.offset(to), bytes, true}}, [&cta, to, from, bytes, barrier] {
+  machine->start({"a bulk load",
+                  {{&cta, cta.offset(to), bytes, true}},
+                  [&cta, to, from, bytes, barrier] {
                     std::memcpy(to, from, bytes);
                     machine->change(cta, barrier, 0, 0, bytes, true);
-                  }});
+                  },
+                  clock_of(cta, barrier),
+                  knowledge_of(cta, barrier)});
 }
 
 void send_bytes(void* to, unsigned long* barrier, unsigned rank, const void* data, unsigned bytes) {
@@ -735,7 +837,9 @@ void send_bytes(void* to, unsigned long* barrier, unsigned rank, const void* dat
                   [&cta, its, offset = own.offset(to), copy = std::move(copy)] {
                     std::memcpy(cta.smem + offset, copy.data(), copy.size());
                     machine->change(cta, its, 0, 0, static_cast<unsigned>(copy.size()), true);
-                  }});
+                  },
+                  clock_of(cta, its),
+                  knowledge_of(cta, its)});
 }
 
 void store_box(const void* map_bytes, const void* from, int rank, Box box, bool add) {
@@ -768,7 +872,9 @@ void store_box(const void* map_bytes, const void* from, int rank, Box box, bool 
                     });
                     Fibers waiting{&self};
                     if (--*group == 0 && self.waits_for.format == kReadOfStores) machine->wake(waiting);
-                  }});
+                  },
+                  self.store_clock,
+                  &self.of_stores});
   machine->maybe_give_way();
 }
 
@@ -790,6 +896,7 @@ void wait_stores_read(unsigned pending) {
     machine->wait(alone, {kReadOfStores});
   }
   while (groups.size() > pending) groups.pop_front();
+  machine->acquire(self.of_stores);
 }
 
 unsigned long matrix_descriptor(const void* matrix) {
@@ -797,7 +904,7 @@ unsigned long matrix_descriptor(const void* matrix) {
 }
 
 void multiply(float* d, unsigned n, unsigned long a, unsigned long b, unsigned e5m2) {
-  sync_warp("wgmma");  // .sync.aligned
+  sync_warp("wgmma", true);  // .sync.aligned
   Fiber& self = machine->self();
   Cta& cta = *self.cta;
   Warp& warp = cta.warps[self.number / kWarp];
@@ -807,6 +914,7 @@ void multiply(float* d, unsigned n, unsigned long a, unsigned long b, unsigned e
     machine->give_up("threads of a warpgroup differ in what wgmma multiplies");
   std::fill(d, d + n / 2, std::bit_cast<float>(0xffffffffu));
   warp.d[self.lane()] = d;
+  machine->release(warp.of_operands);
   if (++warp.multiplying < kWarp) return;
   warp.multiplying = 0;
   const unsigned number = self.number / kWarp, first_row = number % (kWarpgroup / kWarp) * kWarpRows;
@@ -817,17 +925,44 @@ void multiply(float* d, unsigned n, unsigned long a, unsigned long b, unsigned e
                     multiply_now(cta, start_a, start_b, n, e5m2, registers);
                     ++warp.multiplied;
                     machine->wake(warp.waiting_for_products);
-                  }});
+                  },
+                  warp.clock,
+                  &warp.of_products,
+                  warp.of_operands});
 }
 
 void wait_multiplied() {
   // .sync.aligned: what lanes read before it, one lane may hand back after it.
-  sync_warp("wgmma.wait_group");
+  sync_warp("wgmma.wait_group", true);
   Fiber& self = machine->self();
   Warp& warp = self.cta->warps[self.number / kWarp];
   while (warp.multiplied < self.products) machine->wait(warp.waiting_for_products, {"wgmma"});
+  machine->acquire(warp.of_products);
 }
 
 void trap(const char* why) { machine->give_up("{}", why); }
 
 }  // namespace emulator
+
+// What -fsanitize=thread makes of ordinary loads and stores.
+#define ACCESS(name, bytes, writes)                                                \
+  extern "C" __attribute__((visibility("default"))) void __tsan_##name(void* at) { \
+    if (emulator::current) emulator::machine->access(at, bytes, writes);           \
+  }
+#define ACCESSES(bytes)                       \
+  ACCESS(read##bytes, bytes, false)           \
+  ACCESS(write##bytes, bytes, true)           \
+  ACCESS(unaligned_read##bytes, bytes, false) \
+  ACCESS(unaligned_write##bytes, bytes, true)
+ACCESSES(1)
+ACCESSES(2)
+ACCESSES(4)
+ACCESSES(8)
+ACCESSES(16)
+extern "C" __attribute__((visibility("default"))) void __tsan_read_range(void* at, unsigned long bytes) {
+  if (emulator::current) emulator::machine->access(at, static_cast<unsigned>(bytes), false);
+}
+extern "C" __attribute__((visibility("default"))) void __tsan_write_range(void* at, unsigned long bytes) {
+  if (emulator::current) emulator::machine->access(at, static_cast<unsigned>(bytes), true);
+}
+extern "C" __attribute__((visibility("default"))) void __tsan_init() {}

@@ -17,8 +17,9 @@ extern Thread* current;
 /// 1024-aligned, full of NaN when a CTA starts.
 void* dynamic_smem();
 
-// Collectives of a warp, a CTA and a cluster. `what` is named in errors.
-void sync_warp(const char* what);
+// Collectives of a warp, a CTA and a cluster. `what` is named in errors. `orders`: what lanes did before it is before what the
+// others do after it.
+void sync_warp(const char* what, bool orders);
 /// The `value` of each of the 32 lanes.
 const unsigned long* exchange(const char* what, unsigned long value);
 void sync_block(unsigned id, unsigned threads);

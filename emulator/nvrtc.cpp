@@ -86,12 +86,17 @@ int compile(Program& program, const std::vector<std::string>& flags) {
   const fs::path output = directory / "kernel.so", log = directory / "log";
   const bool debug = std::getenv("DG_EMULATOR_DEBUG") != nullptr;
   const char* more = std::getenv("DG_EMULATOR_FLAGS");
+  const std::string library = (own_directory() / "libcuda.so.1").string();
+  // Accesses are announced to that library, and not to the sanitizer's, which would be linked in one step.
+  const bool races = std::getenv("DG_EMULATOR_RACES") != nullptr;
+  const fs::path object = directory / "kernel.o";
   // Without -fno-gnu-unique a kernel could not be unloaded.
   const std::string command = fmt::format(
-      "'{}' -x c++ -w {} -march=native -fno-gnu-unique -fno-exceptions -fPIC -shared {} {} -include '{}/device.h' "
-      "-I'{}' -I'{}/headers' '{}' -x none '{}/libcuda.so.1' -o '{}' 2>'{}'",
-      EMULATOR_COMPILER, debug ? "-g -O0 -DEMULATOR_DEBUG" : "-O3", fmt::join(flags, " "), more ? more : "",
-      EMULATOR_INCLUDE, EMULATOR_INCLUDE, directory.string(), source.string(), own_directory().string(),
+      "{{ '{0}' -x c++ -w {1} -march=native -fno-gnu-unique -fno-exceptions -fPIC {2} {3} {4} -include '{5}/device.h' "
+      "-I'{5}' -I'{6}/headers' -c '{7}' -o '{8}' && '{0}' -shared {4} '{8}' '{9}' -o '{10}'; }} 2>'{11}'",
+      EMULATOR_COMPILER, debug ? "-g -O0 -DEMULATOR_DEBUG" : "-O3",
+      races ? "-fsanitize=thread --param tsan-instrument-func-entry-exit=0" : "", fmt::join(flags, " "),
+      more ? more : "", EMULATOR_INCLUDE, directory.string(), source.string(), object.string(), library,
       output.string(), log.string());
   const bool failed = std::system(command.c_str()) != 0;
   program.log = read(log);

@@ -57,7 +57,7 @@ T atomicMax(T* at, T x) {
 }
 
 inline void __syncthreads() { emulator::sync_block(0, blockDim.x); }
-inline void __syncwarp() { emulator::sync_warp("__syncwarp"); }
+inline void __syncwarp() { emulator::sync_warp("__syncwarp", true); }
 [[noreturn]] inline void __trap() { emulator::trap("__trap"); }
 
 namespace emulator {

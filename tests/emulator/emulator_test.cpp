@@ -128,6 +128,43 @@ TEST_F(EmulatorTest, KernelsAreWatchedForUndefinedBehaviour) {
   }
 }
 
+/// In a process of its own, which looks for races.
+TEST_F(EmulatorTest, DISABLED_Lanes) {
+  const auto text = [](const char* entry, const char* between) {
+    return fmt::format(
+        "extern \"C\" __global__ void {}(int* sum) {{\n"
+        "  extern __shared__ int shared[];\n"
+        "  shared[threadIdx.x] = threadIdx.x;\n"
+        "  {}\n"
+        "  *sum += shared[threadIdx.x ^ 1];\n"
+        "}}\n",
+        entry, between);
+  };
+  const cuda::DeviceBuffer buffer(sizeof(int));
+  void* sum = buffer.data();
+  EXPECT_NO_THROW(launch("ordered", text("ordered", "__syncwarp();"), 32, &sum));
+  EXPECT_NO_THROW(launch("together", text("together", "__syncthreads();"), 128, &sum));
+  for (int i = 0; i < 9; ++i)  // whatever the order
+    expect_error(ErrorCode::cuda, "and nothing orders this and what warp 0, lane",
+                 [&] { launch("racing", text("racing", ""), 32, &sum); });
+  expect_error(ErrorCode::cuda, "and nothing orders this and what warp 0, lane",
+               [&] { launch("shuffled", text("shuffled", "__shfl_sync(~0u, 1, 0);"), 32, &sum); });
+}
+
+TEST_F(EmulatorTest, RacesAreSeenInAnyOrder) {
+  const std::vector<std::string> variables = {"DG_EMULATOR_RACES=1", "ORDERS=3"};
+  const jit::ProcessResult lanes = run_self("EmulatorTest.DISABLED_Lanes", {"DG_EMULATOR_RACES=1"});
+  EXPECT_EQ(lanes.status, 0) << lanes.output;
+  for (std::size_t i = 0; i < std::size(kFaults); ++i) {
+    if (kFaults[i].edit && std::string(kFaults[i].name) != "LanesHaveNotReadYet") continue;
+    const jit::ProcessResult result = run_product(kFaults[i].edit ? kFaults[i].edit : "", i, variables);
+    EXPECT_EQ(result.status == 0, kFaults[i].edit == nullptr) << result.output;
+    if (!kFaults[i].edit) continue;
+    EXPECT_NE(result.output.find("an st.async by CTA 1: nothing orders this and what warp"), std::string::npos)
+        << result.output;
+  }
+}
+
 TEST_F(EmulatorTest, AnEditThatFitsNowhereIsAnError) {
   for (const char* edit : {"this stands nowhere=>", "no arrow", "#pragma once=>"}) {
     const jit::ProcessResult result = run_product(edit, 0);

@@ -7,7 +7,7 @@ namespace deep_gemm::ptx {
 
 DG_DEVICE uint32_t cluster_rank() { return emulator::cluster_rank(); }
 DG_DEVICE bool elect_one() {
-  emulator::sync_warp("elect.sync");
+  emulator::sync_warp("elect.sync", false);
   return threadIdx.x % 32 == 0;
 }
 DG_DEVICE void cluster_arrive_relaxed() { emulator::arrive_cluster(); }
