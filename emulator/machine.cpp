@@ -1,7 +1,8 @@
 // One cluster of CTAs at a time. Each thread is a fiber that runs until it waits or gives way; which one is next, and when what
 // was started asynchronously happens, is drawn from a seed, so that a run can be repeated. What is asynchronous on the
 // hardware is an `Operation` here: it is started, and happens later; bytes that it will write are NaN until then. Two that
-// touch the same bytes, one of them writing, are an error, as is shared memory that belongs to a CTA that has ended.
+// touch the same bytes, one of them writing, are an error, as is shared memory that belongs to a CTA that has ended. With
+// DG_EMULATOR_RACES accesses that nothing orders are errors, too: see races.h.
 #include "machine.h"
 
 #include <setjmp.h>

@@ -32,7 +32,7 @@ struct Access {
   uint32_t who, clock;
 };
 
-/// The last accesses to each four bytes of a CTA's shared memory.
+/// The last accesses to each four bytes of a CTA's shared memory; different bytes of the four are not told apart.
 class AccessLog {
  public:
   explicit AccessLog(std::size_t bytes) : cells_(bytes / 4) {}
