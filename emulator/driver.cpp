@@ -27,6 +27,7 @@ using namespace deep_gemm::cuda::api;
 constexpr Result kInvalidValue = 1, kOutOfMemory = 2, kInvalidImage = 200, kNotFound = 500, kLaunchFailed = 719;
 constexpr std::size_t kAlignment = 256, kPage = 4096;
 constexpr unsigned char kSlack = 0xa5;
+constexpr std::size_t kSmemOfDriver = 1024;  // that it takes for each CTA
 
 using Work = std::function<Result()>;
 struct Recording {
@@ -257,7 +258,7 @@ Result emulated_cuOccupancyMaxActiveClusters(int* clusters, Function, const Laun
 }
 Result emulated_cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Function, int threads,
                                                             std::size_t smem_bytes) {
-  const auto by_smem = static_cast<int>(233472 / (smem_bytes + 1024));
+  const auto by_smem = static_cast<int>((emulator::kSmemBytes + kSmemOfDriver) / (smem_bytes + kSmemOfDriver));
   return *blocks = std::min(by_smem, 2048 / threads), kSuccess;
 }
 Result emulated_cuLaunchKernelEx(const LaunchConfig* config, Function function, void** params, void**) {
@@ -297,7 +298,7 @@ Result emulated_cuTensorMapEncodeTiled(TensorMap* out, int type, uint32_t rank, 
     return kInvalidValue;
   emulator::Map map{.magic = emulator::Map::kMagic,
                     .rank = rank,
-                    .type = static_cast<uint32_t>(type),
+                    .is_f32 = type == kTensorMapFloat32,
                     .element = element,
                     .base = reinterpret_cast<uint64_t>(base),
                     .dims = {},

@@ -848,7 +848,7 @@ void store_box(const void* map_bytes, const void* from, int rank, Box box, bool 
   Fiber& self = machine->self();
   Cta& cta = *self.cta;
   expect_aligned(from, 128);
-  if (add && map.type != kFloat32) machine->give_up("TMA adds to a tensor that is not FP32: not emulated");
+  if (add && !map.is_f32) machine->give_up("TMA adds to a tensor that is not FP32: not emulated");
   const unsigned offset = cta.offset(from), bytes = box_bytes(map);
   for (unsigned i = offset / 4; i < (offset + bytes) / 4; ++i)
     if (cta.unfenced[i] != 0)

@@ -2,7 +2,6 @@
 // of include/ take the place of those of the same name.
 #include <dlfcn.h>
 
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>

@@ -14,7 +14,7 @@ inline constexpr unsigned kSmemBytes = 232448;  // of a CTA at most
 struct Map {
   static constexpr uint32_t kMagic = 0x7e50a9;
   uint32_t magic, rank;
-  uint32_t type, element;  // CU_TENSOR_MAP_DATA_TYPE_…, bytes
+  uint32_t is_f32, element;  // element: bytes
   uint64_t base;
   uint64_t dims[5];
   uint64_t strides[4];  // bytes
@@ -22,7 +22,6 @@ struct Map {
   uint32_t swizzle;  // bytes of a swizzled row: 0, 32, 64 or 128
 };
 static_assert(sizeof(Map) <= 128);
-inline constexpr uint32_t kFloat32 = 7;  // of Map::type
 
 struct Launch {
   Index grid, block;

@@ -410,6 +410,9 @@ inline void compile_ahead(Context& context, const std::vector<Case>& cases) {
   compile_ahead(context, std::move(configs));
 }
 
+/// Whether the context's GPU is that of emulator/.
+inline bool is_emulated(Context& context) { return context.impl().plan_device.name == "emulated Hopper"; }
+
 /// Makes the context's device current on a thread while it lives.
 class OnDevice {
  public:
@@ -443,7 +446,7 @@ class BackendTest : public testing::Test {
   Context& context() { return *shared_; }
   bool on_gpu() const { return type_ == DeviceType::cuda; }
   /// A real GPU; on the CPU and the emulator large products take too long.
-  bool is_fast() { return on_gpu() && context().impl().plan_device.name != "emulated Hopper"; }
+  bool is_fast() { return on_gpu() && !is_emulated(context()); }
   /// Compiles all kernels at once, then checks case after case.
   void check(const std::vector<Case>& cases) {
     compile_ahead(context(), cases);

@@ -85,14 +85,6 @@ T shuffle(const char* what, unsigned mask, T value, unsigned lane) {
   return lane < 32 ? from_word<T>(all[lane]) : value;
 }
 
-template <class T>
-struct Bare {
-  using Type = T;
-};
-template <class T>
-struct Bare<const T> {
-  using Type = T;
-};
 template <class... P>
 struct Signature {
   static constexpr unsigned long kBytes[] = {sizeof(P)..., 0};
@@ -108,7 +100,7 @@ void call(void (*kernel)(P...), void** params) {
     Call(void (*f)(P...), P... p) { f(p...); }
   };
   unsigned at = 0;
-  Call{kernel, *static_cast<typename Bare<P>::Type*>(params[at++])...};
+  Call{kernel, *static_cast<P*>(params[at++])...};
 }
 
 }  // namespace emulator
